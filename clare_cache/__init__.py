@@ -1,0 +1,48 @@
+"""Run Stable Diffusion and CLIP once per image; train detector heads from the cache in minutes.
+
+The public names load what they need when they are first used: importing this package imports
+neither torch nor zarr.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clare_cache.data import load
+    from clare_cache.heads import build_head
+    from clare_cache.manifest import Manifest
+    from clare_cache.store import open_store
+    from clare_cache.workflow import extract, load_head, predict
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Manifest": "clare_cache.manifest",
+    "build_head": "clare_cache.heads",
+    "extract": "clare_cache.workflow",
+    "load": "clare_cache.data",
+    "load_head": "clare_cache.workflow",
+    "open_store": "clare_cache.store",
+    "predict": "clare_cache.workflow",
+}
+
+__all__ = [
+    "Manifest",
+    "__version__",
+    "build_head",
+    "extract",
+    "load",
+    "load_head",
+    "open_store",
+    "predict",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

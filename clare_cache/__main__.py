@@ -1,0 +1,5 @@
+"""`python -m clare_cache`."""
+
+from clare_cache.cli.app import main
+
+main()

@@ -1,0 +1,138 @@
+"""CLIP's image tower: patch tokens, class tokens and the embedding of a picture, in one pass.
+
+Reads the tower through forward hooks that live as long as one call; the network itself is never
+altered. Knows nothing of weights files, and nothing of what heads do with the tensors.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clare_cache.backbones.config import ClipConfig
+from clare_cache.backbones.numerics import exact_float32, pick_device, torch_dtype
+from clare_cache.errors import BackboneError
+from clare_cache.images import GEOMETRIES, decoder_declared
+from clare_cache.types import ArraySpec, ImageId, Pixels
+
+_QUANTITIES = {
+    "clip_patch_tokens": "last block's patch tokens, before the final layer norm, row-major",
+    "clip_block_cls": "class token of every block, first block first",
+    "clip_embedding": "projected class token, not normalised",
+}
+
+
+class ClipBackbone:
+    """Pictures → `clip_patch_tokens` (patch, channel), `clip_block_cls` (block, channel) and
+    `clip_embedding` (joint_channel), in the stored dtype.
+
+    `visual` is an open_clip vision transformer in float32, frozen; `mean` and `std` normalise
+    pixels of 0..1; `identity` is everything else that decides its values, JSON-able. Source of the
+    definitions: CLaRE (patch tokens), RINE (block class tokens), UniversalFakeDetect (embedding).
+    """
+
+    name = "clip"
+
+    def __init__(
+        self,
+        visual: Any,
+        config: ClipConfig,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        identity: Mapping[str, Any],
+        source: str,
+        device: str = "cpu",
+    ) -> None:
+        self.config = config
+        self.source = source
+        self.device = pick_device(device)
+        self._visual = visual.to(self.device)
+        self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
+        self._size_px = int(visual.image_size[0])
+        self._identity = {**identity, "mean": list(mean), "std": list(std)}
+        n_patches = visual.grid_size[0] * visual.grid_size[1]
+        width = visual.transformer.width
+        shapes = {
+            "clip_patch_tokens": ((n_patches, width), ("patch", "channel")),
+            "clip_block_cls": ((visual.transformer.layers, width), ("block", "channel")),
+            "clip_embedding": ((visual.output_dim,), ("joint_channel",)),
+        }
+        self.arrays: tuple[ArraySpec, ...] = tuple(
+            ArraySpec(name, shape, axes, config.stored_dtype, _QUANTITIES[name])
+            for name, (shape, axes) in shapes.items()
+        )
+
+    def declared(self, array: str) -> Mapping[str, Any]:
+        """Everything that decides the values of `array`, and nothing that does not."""
+        if array not in _QUANTITIES:
+            made = ", ".join(_QUANTITIES)
+            raise BackboneError(f"array {array}: expected one of {made}, found another name.")
+        return {
+            "quantity": _QUANTITIES[array],
+            "tap": self.config.tap if array == "clip_block_cls" else None,
+            "decode": decoder_declared(),
+            "geometry": self.config.geometry,
+            "size_px": self._size_px,
+            "dtype": self.config.dtype,
+            "stored_dtype": self.config.stored_dtype,
+            **self._identity,
+        }
+
+    def preprocess(self, pixels: Pixels) -> Pixels:
+        """(H, W, 3) → (size, size, 3) by the configured geometry; size is the model's."""
+        return GEOMETRIES[self.config.geometry](pixels, self._size_px)
+
+    def __call__(
+        self, batch: NDArray[np.uint8], image_ids: Sequence[ImageId], wanted: Sequence[str]
+    ) -> dict[str, NDArray[np.generic]]:
+        """(B, size, size, 3) → the wanted arrays, each (B, *shape), all from one forward pass."""
+        features = self.features_from(self._normalise(batch), wanted)
+        return {
+            spec.name: features[spec.name].cpu().numpy()
+            for spec in self.arrays
+            if spec.name in features
+        }
+
+    @torch.inference_mode()
+    def features_from(self, pixels: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:
+        """(B, 3, size, size) normalised pixels → the wanted arrays, in the stored dtype."""
+        if not any(spec.name in wanted for spec in self.arrays):
+            return {}
+        features: dict[str, Tensor] = {}
+        class_tokens: list[Tensor] = []
+
+        def keep_class_token(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            class_tokens.append(self._stored(output[:, 0]))
+
+        def keep_patch_tokens(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            features["clip_patch_tokens"] = self._stored(output[:, 1:])
+
+        blocks = self._visual.transformer.resblocks
+        with ExitStack() as hooks:
+            if "clip_block_cls" in wanted:
+                for block in blocks:
+                    tapped = block.ln_2 if self.config.tap == "mlp_input" else block
+                    hooks.callback(tapped.register_forward_hook(keep_class_token).remove)
+            if "clip_patch_tokens" in wanted:
+                hooks.callback(blocks[-1].register_forward_hook(keep_patch_tokens).remove)
+            with exact_float32(self.device, self.config.dtype):
+                embedding = self._visual(pixels.to(self.device, torch_dtype(self.config.dtype)))
+        if class_tokens:
+            features["clip_block_cls"] = torch.stack(class_tokens, dim=1)
+        if "clip_embedding" in wanted:
+            features["clip_embedding"] = self._stored(embedding)
+        return features
+
+    def _normalise(self, batch: NDArray[np.uint8]) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+        return (pixels.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
+
+    def _stored(self, values: Tensor) -> Tensor:
+        # A copy, not a view: a view would keep all tokens of every block alive.
+        return values.to(torch_dtype(self.config.stored_dtype), copy=True)

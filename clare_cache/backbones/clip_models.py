@@ -1,0 +1,297 @@
+"""Which CLIP a name means, and whether the weights fit it.
+
+Weights trained with QuickGELU run without complaint in a model with plain GELU and give other
+numbers (open_clip only warns, and for files not even that), so a mismatch is refused here. Knows
+nothing of images and arrays.
+"""
+
+import copy
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clare_cache.backbones.clip import ClipBackbone
+from clare_cache.backbones.config import ClipConfig
+from clare_cache.backbones.hub import fetch_file, first_line
+from clare_cache.backbones.numerics import random_identity, seeded_init, torch_dtype
+from clare_cache.backbones.text import ClipTextTower
+from clare_cache.errors import BackboneError, raise_faults
+from clare_cache.fingerprint import file_digest
+
+QUICK = "-quickgelu"
+WEIGHT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
+HUB_FILES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+OPENAI_VIT_L_14 = "b8cca3fd41ae0c99"
+"""How the SHA-256 of OpenAI's own ViT-L-14.pt begins."""
+
+# Torn files, pickled objects, TorchScript archives, and files that hold no state dict.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    AttributeError,
+    StopIteration,
+)
+_VISION_FIELDS = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
+_TEXT_FIELDS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+
+
+@dataclass(frozen=True)
+class LoadedClip:
+    """A frozen open_clip model in float32, and what decides its values.
+
+    Both halves are alive as long as this record is: let it go after taking the half you need.
+    """
+
+    model: Any
+    identity: Mapping[str, Any]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    text_config: Mapping[str, Any]
+    source: str
+
+    def image_backbone(self, config: ClipConfig, *, device: str = "cpu") -> ClipBackbone:
+        """The image tower as a backbone, converted to the configured precision."""
+        visual = self.model.visual
+        if config.dtype != "float32":
+            from open_clip import convert_weights_to_lp
+
+            visual = copy.deepcopy(visual)
+            convert_weights_to_lp(visual, torch_dtype(config.dtype))
+        return ClipBackbone(
+            visual,
+            config,
+            mean=self.mean,
+            std=self.std,
+            identity=self.identity,
+            source=self.source,
+            device=device,
+        )
+
+    def text_tower(self, *, device: str = "cpu") -> ClipTextTower:
+        """The text tower; BackboneError if it is not CLIP's own causal transformer."""
+        others = sorted(set(self.text_config) - _TEXT_FIELDS)
+        if others:
+            raise BackboneError(
+                f"text tower of CLIP {self.source}: expected CLIP's own text transformer and "
+                f"tokenizer, found {', '.join(others)}. Use a model such as ViT-L-14{QUICK}."
+            )
+        return ClipTextTower(self.model, self.identity, device=device)
+
+
+def load_clip(spec: str) -> LoadedClip:
+    """The CLIP that `spec` names: `MODEL:TAG` (open_clip's names, from the hub), `MODEL:FILE`
+    (safetensors or a state dict), `random:MODEL` (seeded weights), or `tiny`.
+
+    Raises BackboneError when the model is unknown, not a plain vision transformer, or not what
+    the weights were trained as.
+    """
+    if spec == "tiny":
+        config = json.loads((files("clare_cache.backbones") / "tiny" / "clip.json").read_text())
+        return _initialise("tiny", config, source="tiny")
+    name, _, weights = spec.partition(":")
+    if not weights:
+        raise BackboneError(
+            f"CLIP {spec}: expected MODEL:TAG, MODEL:FILE, random:MODEL or tiny, found no colon. "
+            f"Write for example ViT-L-14{QUICK}:openai."
+        )
+    if name == "random":
+        return _initialise(weights, _model_config(weights, spec), source=spec)
+    config = _model_config(name, spec)
+    path = Path(weights).expanduser()
+    if path.is_file():
+        digest = file_digest(path)
+        trained = _pretraining(name, _tag_of_file(name, path, digest))
+    elif path.suffix in WEIGHT_SUFFIXES or "/" in weights:
+        raise BackboneError(f"CLIP {spec}: expected a weights file, found none. Check the path.")
+    else:
+        trained = _pretraining(name, weights)
+        path = _fetch(trained, name=name, tag=weights, spec=spec)
+        digest = file_digest(path)
+    _refuse_other_activation(config, trained, name=name, weights=weights)
+    model = build_clip(config)
+    _fill(model, path, spec=spec)
+    return _loaded(
+        model, name=name, config=config, trained=trained, weights={"sha256": digest}, source=spec
+    )
+
+
+def build_clip(config: Mapping[str, Any]) -> Any:
+    """A frozen open_clip model of the given configuration, with seeded weights, in float32."""
+    from open_clip import CLIP
+
+    with seeded_init():
+        # The cast dtype selects layer norms that compute in float32 whatever they are given, so
+        # that the same module serves both precisions. No weight is converted by it.
+        model = CLIP(**copy.deepcopy(dict(config)), cast_dtype=torch.float16)
+    model.eval().requires_grad_(False)
+    activation = "QuickGELU" if config.get("quick_gelu", False) else "GELU"
+    for block in (*model.visual.transformer.resblocks, *model.transformer.resblocks):
+        found = type(block.mlp.gelu).__name__
+        if found != activation:
+            raise BackboneError(
+                f"CLIP activation: expected {activation}, found {found} in the built model. "
+                "Install a supported open_clip_torch, 3.3 or later and below 4."
+            )
+    return model
+
+
+def _initialise(name: str, config: Mapping[str, Any], *, source: str) -> LoadedClip:
+    return _loaded(
+        build_clip(config),
+        name=name,
+        config=config,
+        trained={},
+        weights=random_identity(config),
+        source=source,
+    )
+
+
+def _loaded(
+    model: Any,
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    trained: Mapping[str, Any],
+    weights: Mapping[str, Any],
+    source: str,
+) -> LoadedClip:
+    from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    identity = {
+        "model": name,
+        "weights": dict(weights),
+        "quick_gelu": bool(config.get("quick_gelu", False)),
+    }
+    return LoadedClip(
+        model=model,
+        identity=identity,
+        mean=tuple(trained.get("mean") or OPENAI_DATASET_MEAN),
+        std=tuple(trained.get("std") or OPENAI_DATASET_STD),
+        text_config=config["text_cfg"],
+        source=source,
+    )
+
+
+def _model_config(name: str, spec: str) -> dict[str, Any]:
+    from open_clip import get_model_config, list_models
+
+    config = get_model_config(name)
+    if config is None:
+        close = get_close_matches(name, list_models(), n=3, cutoff=0.4)
+        raise BackboneError(
+            f"CLIP {spec}: expected a model that open_clip knows, found {name}. "
+            f"Close names: {', '.join(close) or 'none'}."
+        )
+    raise_faults(
+        BackboneError,
+        f"CLIP {spec}",
+        list(_tower_faults(config)),
+        advice="Supported are CLIP's vision transformers: ViT-B-32, ViT-B-16, ViT-L-14, ViT-H-14 "
+        "and the like.",
+    )
+    return config
+
+
+def _tower_faults(config: Mapping[str, Any]) -> Iterator[str]:
+    vision = config["vision_cfg"]
+    if isinstance(vision.get("layers"), list):
+        yield "the image tower is a ResNet, which has no class and patch tokens"
+    others = sorted(set(vision) - _VISION_FIELDS)
+    if others:
+        yield f"the image tower is not CLIP's own: {', '.join(others)}"
+    others = sorted(set(config) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"})
+    if others or "hf_model_name" in config["text_cfg"]:
+        yield f"the model is not CLIP's own pair of towers: {', '.join(others) or 'hf_model_name'}"
+
+
+def _pretraining(name: str, tag: str) -> dict[str, Any]:
+    """open_clip's record of a published training: hub place, activation, pixel statistics."""
+    from open_clip import get_pretrained_cfg
+
+    return get_pretrained_cfg(name.removesuffix(QUICK), tag) or get_pretrained_cfg(name, tag)
+
+
+def _tag_of_file(name: str, path: Path, digest: str) -> str:
+    """The published training that a file is of, by its digest or name; empty if unknown."""
+    from open_clip import list_pretrained_tags_by_model
+
+    if digest.startswith(OPENAI_VIT_L_14):
+        return "openai"
+    spelling = path.name.lower().replace("-", "_")
+    tags = list_pretrained_tags_by_model(name.removesuffix(QUICK))
+    return max((tag for tag in tags if tag in spelling), key=len, default="")
+
+
+def _refuse_other_activation(
+    config: Mapping[str, Any], trained: Mapping[str, Any], *, name: str, weights: str
+) -> None:
+    # A file of unknown training is taken at its word: the model's name says the activation.
+    if not trained or bool(trained.get("quick_gelu")) == bool(config.get("quick_gelu")):
+        return
+    base = name.removesuffix(QUICK)
+    if trained.get("quick_gelu"):
+        expected, found, right = "QuickGELU", "plain GELU", f"{base}{QUICK}"
+    else:
+        expected, found, right = "plain GELU", "QuickGELU", base
+    raise BackboneError(
+        f"CLIP {name}:{weights}: expected a model with {expected}, which these weights were "
+        f"trained with, found one with {found}. Use {right}:{weights}."
+    )
+
+
+def _fetch(trained: Mapping[str, Any], *, name: str, tag: str, spec: str) -> Path:
+    from open_clip import list_pretrained_tags_by_model
+
+    if not trained:
+        known = ", ".join(list_pretrained_tags_by_model(name.removesuffix(QUICK))) or "none"
+        raise BackboneError(
+            f"CLIP {spec}: expected one of {name}'s trainings, found {tag}. Known: {known}."
+        )
+    cure = f"Download the weights elsewhere and use `--clip {name}:FILE`."
+    repository, _, file_name = trained.get("hf_hub", "").rpartition("/")
+    if not repository:
+        raise BackboneError(
+            f"CLIP {spec}: expected a training on the hub, found one without. {cure}"
+        )
+    names = (file_name,) if file_name else HUB_FILES
+    return fetch_file(repository, names, asked=f"CLIP {spec}", cure=cure)
+
+
+def _fill(model: Any, path: Path, *, spec: str) -> None:
+    from open_clip.factory import load_state_dict
+    from safetensors import SafetensorError
+
+    cure = "Give a safetensors file or a plain state dict in open_clip's naming."
+    try:
+        found = load_state_dict(str(path), device="cpu", weights_only=True)
+    except (*_UNREADABLE, SafetensorError) as error:
+        raise BackboneError(
+            f"CLIP {spec}: {path.name} cannot be read, {first_line(error)}. {cure}"
+        ) from error
+    expected = model.state_dict()
+    faults = [
+        *(f"{key} is missing" for key in expected if key not in found),
+        *(f"{key} is unknown to the model" for key in found if key not in expected),
+        *(
+            f"{key}: expected shape {tuple(expected[key].shape)}, found {tuple(found[key].shape)}"
+            for key in expected
+            if key in found and expected[key].shape != found[key].shape
+        ),
+    ]
+    if len(faults) > 8:
+        faults = [*faults[:8], f"and {len(faults) - 8} more"]
+    raise_faults(BackboneError, f"CLIP {spec}: {path.name}", faults, advice=cure)
+    model.load_state_dict(found)

@@ -1,0 +1,72 @@
+"""What a user may choose about the frozen networks: plain records, checked when made.
+
+Knows no network and imports no torch, so that recipes and `--help` can read it cheaply.
+"""
+
+from dataclasses import dataclass
+
+from clare_cache.errors import BackboneError, raise_faults
+
+DTYPES = ("float32", "float16", "bfloat16")
+STORED_DTYPES = ("float16", "float32")
+GEOMETRY_NAMES = ("center-crop", "resize-crop", "squash")
+TAPS = ("mlp_input", "block_output")
+
+
+@dataclass(frozen=True)
+class ErrorMapConfig:
+    """How error maps are made; the defaults are the published set with 4×32×32 maps.
+
+    `size_px` is the side of the picture that the VAE sees, `timestep` indexes the noise schedule
+    from 0, `ensemble` is the number of noise draws that are averaged. `dtype` is the UNet's; VAE,
+    noise and loss are float32 always. Source: LaRE² (CVPR 2024), its released extraction script.
+    """
+
+    size_px: int = 256
+    timestep: int = 200
+    ensemble: int = 4
+    prompt: str = "a photo"
+    seed: int = 0
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.size_px < 1:
+            faults.append(f"size_px: expected a positive number of pixels, found {self.size_px}")
+        if self.timestep < 0:
+            faults.append(f"timestep: expected 0 or more, found {self.timestep}")
+        if self.ensemble < 1:
+            faults.append(f"ensemble: expected 1 draw or more, found {self.ensemble}")
+        faults += _choice("dtype", self.dtype, DTYPES)
+        raise_faults(BackboneError, "error map settings", faults)
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """How CLIP features are made.
+
+    `geometry` names the rule that makes a decoded picture square. `tap` says which class token
+    `clip_block_cls` holds: `mlp_input` is what RINE's released code reads (the second layer norm's
+    output), `block_output` is what its paper defines. `dtype` is the network's, `stored_dtype` the
+    arrays'.
+    """
+
+    geometry: str = "center-crop"
+    tap: str = "mlp_input"
+    dtype: str = "float32"
+    stored_dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        faults = [
+            *_choice("geometry", self.geometry, GEOMETRY_NAMES),
+            *_choice("tap", self.tap, TAPS),
+            *_choice("dtype", self.dtype, DTYPES),
+            *_choice("stored_dtype", self.stored_dtype, STORED_DTYPES),
+        ]
+        raise_faults(BackboneError, "CLIP settings", faults)
+
+
+def _choice(field: str, value: str, choices: tuple[str, ...]) -> list[str]:
+    if value in choices:
+        return []
+    return [f"{field}: expected one of {', '.join(choices)}, found {value}"]

@@ -1,0 +1,78 @@
+"""Device, precision and seeded initialisation: the few torch settings that backbones share.
+
+Changes no global state that outlives a `with` block, and never seeds the caller's generators.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from clare_cache.errors import BackboneError
+from clare_cache.fingerprint import fingerprint
+
+RANDOM_SEED = 0
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of that name; BackboneError if there is none on this machine.
+
+    `auto` is the GPU if there is one, else the CPU.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BackboneError(
+            f"device {name}: expected cpu, cuda, cuda:N or mps, found an unknown name. "
+            "Name one of these with `--device`."
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BackboneError(
+            f"device {name}: expected such a GPU, found {torch.cuda.device_count()} on this "
+            "machine. Use `--device cpu`, or run `clare-cache doctor`."
+        )
+    return device
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch dtype of that name: float32, float16 or bfloat16."""
+    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
+
+
+def exact_float32(device: torch.device, dtype: str) -> AbstractContextManager[None]:
+    """A block where a GPU's float32 convolutions are not rounded to TF32.
+
+    PyTorch rounds them by default, an error of about 1e-3; asking for `float32` means the
+    reference numbers. A half-precision network keeps the fast default.
+    """
+    if device.type != "cuda" or dtype != "float32":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
+
+
+@contextmanager
+def seeded_init(seed: int = RANDOM_SEED) -> Iterator[None]:
+    """A block in which CPU initialisation is a function of `seed`; outside it nothing changes."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: that would also seed the caller's GPU generators.
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def random_identity(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides randomly initialised weights, in place of a file's digest."""
+    return {
+        "architecture": fingerprint(architecture),
+        "init": "random",
+        "seed": RANDOM_SEED,
+        "torch": str(torch.__version__).split("+")[0],
+    }

@@ -1,0 +1,38 @@
+"""What stage one asks of a frozen network. Implementations: `error_map`, `clip`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clare_cache.types import ArraySpec, ImageId, Pixels
+
+
+class Backbone(Protocol):
+    """A frozen value: network, preprocessing, declared outputs and identity.
+
+    `arrays` are the cached arrays it can make, in a fixed order. `declared(array)` is the JSON-able
+    mapping of all inputs that decide that array's values (weights digest, preprocessing, seed,
+    precision …) and nothing else: two backbones with equal declarations are interchangeable.
+    `source` is the spelling (`--sd`, `--clip`) that loads these weights again; it never enters a
+    fingerprint.
+    """
+
+    name: str
+    source: str
+    arrays: tuple[ArraySpec, ...]
+
+    def declared(self, array: str) -> Mapping[str, Any]: ...
+
+    def preprocess(self, pixels: Pixels) -> Pixels:
+        """One decoded picture (H, W, 3) → the fixed-size uint8 picture the network looks at."""
+        ...
+
+    def __call__(
+        self, batch: NDArray[np.uint8], image_ids: Sequence[ImageId], wanted: Sequence[str]
+    ) -> dict[str, NDArray[np.generic]]:
+        """(B, h, w, 3) preprocessed pictures → the wanted arrays, each (B, *shape), dtype as
+        declared. Row i depends on picture i and id i alone, up to the rounding of batched
+        arithmetic. Values may be non-finite: the caller refuses those rows."""
+        ...

@@ -1,0 +1,44 @@
+"""Gains for the `tiny` networks, so that their random weights react to pictures as trained ones do.
+
+With default initialisation the tiny VAE's latents are nearly constant and drowned in posterior
+noise. Knows the layers of diffusers' VAE; changes numbers only.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from clare_cache.seeds import generator_for
+
+HIGH_PASS_GAIN = 40.0
+"""Fine detail is that much weaker than light and shade in pictures."""
+
+POSTERIOR_LOG_VARIANCE = -12.0
+"""A trained VAE is nearly certain of its latents."""
+
+
+@torch.no_grad()
+def spread_tiny_weights(vae: Any) -> None:
+    """Scales a freshly initialised VAE, in place: latents of unit size that show fine detail."""
+    kernels = vae.encoder.conv_in.weight
+    kernels[1::2] -= kernels[1::2].mean(dim=(2, 3), keepdim=True)
+    kernels[1::2] *= HIGH_PASS_GAIN
+    channels = vae.config.latent_channels
+    quant = vae.quant_conv
+    quant.weight[channels:] = 0.0
+    quant.bias[channels:] = POSTERIOR_LOG_VARIANCE
+    means = vae.encode(_pictures()).latent_dist.mean * vae.config.scaling_factor
+    centre, spread = means.mean(dim=(0, 2, 3)), means.std(dim=(0, 2, 3))
+    quant.weight[:channels] /= spread[:, None, None, None]
+    quant.bias[:channels] -= centre / vae.config.scaling_factor
+    quant.bias[:channels] /= spread
+
+
+def _pictures() -> torch.Tensor:
+    """Four pictures (3, 128, 128), -1..1, with about the spectrum of photographs."""
+    noise = generator_for(0, "tiny", "pictures").standard_normal((4, 3, 128, 128))
+    rows, columns = np.fft.fftfreq(128)[:, None], np.fft.rfftfreq(128)
+    falloff = 1 / (np.hypot(rows, columns) + 0.01)
+    pictures = np.fft.irfft2(np.fft.rfft2(noise) * falloff)
+    return torch.from_numpy(np.clip(0.4 * pictures / pictures.std(), -1, 1).astype(np.float32))

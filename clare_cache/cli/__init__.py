@@ -1,0 +1,1 @@
+"""The user's verbs on the command line. Each command is a thin wrapper of one function."""

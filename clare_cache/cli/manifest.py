@@ -1,0 +1,105 @@
+"""`clare-cache manifest …`: lists of images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clare_cache.cli.options import AsJson, ManifestFile, Root, Workers
+from clare_cache.cli.output import print_failures, print_json, print_result, say
+from clare_cache.cli.progress import show_progress
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def build(
+    layout: Annotated[str, typer.Argument(help="folder (real/ and fake/ inside) or csv.")],
+    root: Annotated[Path, typer.Argument(help="Folder of the images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help=".parquet, .csv or .jsonl.")],
+    table: Annotated[
+        Path | None, typer.Option(help="Layout csv: the table with path and label columns.")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Layout folder: a regular expression whose one group names the video, identity "
+            "or scene, e.g. 'frames/([^/]+)/'. Default: every image is a group."
+        ),
+    ] = None,
+    rename: Annotated[
+        list[str], typer.Option(help="Layout csv: THEIRS=OURS column name, repeatable.")
+    ] = [],  # noqa: B006
+    workers: Workers = 4,
+) -> None:
+    """Hash every image of a data set into a manifest."""
+    from clare_cache.workflow.manifests import build_manifest
+
+    columns = _columns(rename)
+    with show_progress() as on_progress:
+        result = build_manifest(
+            layout,
+            root,
+            table=table,
+            group_pattern=group,
+            columns=columns,
+            workers=workers,
+            on_progress=on_progress,
+        )
+    result.manifest.write(output)
+    print_result(f"{output}: {len(result.manifest)} images")
+    for sentence in result.remarks:
+        say(sentence)
+    if result.failures:
+        say(f"{len(result.failures)} files cannot be read as images; extract will list them too:")
+        print_failures([vars(failure) for failure in result.failures])
+        raise typer.Exit(3)
+
+
+@app.command()
+def check(
+    manifest: ManifestFile, root: Root = Path(), workers: Workers = 4, json: AsJson = False
+) -> None:
+    """Hold a manifest against the disk; list every fault at once."""
+    from clare_cache.images import probe
+    from clare_cache.manifest import Manifest
+    from clare_cache.manifest import check as check_manifest
+
+    found = Manifest.read(manifest)
+    with show_progress() as on_progress:
+        faults = check_manifest(found, root, probe=probe, workers=workers, on_progress=on_progress)
+    if json:
+        print_json([vars(fault) for fault in faults])
+    else:
+        for fault in faults:
+            print_result(str(fault))
+        print_result(f"{manifest}: {len(found)} images, {len(faults)} faults")
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def split(
+    manifest: ManifestFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the result.")],
+    train: Annotated[float, typer.Option(min=0, max=1, help="Share of the images.")] = 0.7,
+    val: Annotated[float, typer.Option(min=0, max=1, help="Share of the images.")] = 0.1,
+    test: Annotated[float, typer.Option(min=0, max=1, help="Share of the images.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
+) -> None:
+    """Divide a manifest into splits that share no group."""
+    from clare_cache.manifest import Manifest, split_by_group
+
+    shares = {k: v for k, v in {"train": train, "val": val, "test": test}.items() if v > 0}
+    divided = split_by_group(Manifest.read(manifest), shares, seed=seed)
+    divided.write(output)
+    counts = divided.rows["split"].value_counts()
+    print_result(f"{output}: " + ", ".join(f"{k} {counts.get(k, 0)}" for k in shares))
+
+
+def _columns(rename: list[str]) -> dict[str, str]:
+    pairs = [item.partition("=") for item in rename]
+    if wrong := [item for item, (left, _, right) in zip(rename, pairs, strict=True)
+                 if not left or not right]:  # fmt: skip
+        raise typer.BadParameter(f"--rename: expected THEIRS=OURS, found {', '.join(wrong)}")
+    return {left: right for left, _, right in pairs}

@@ -1,0 +1,31 @@
+"""Options that several commands share, each worded once. Imports no torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ManifestFile = Annotated[Path, typer.Argument(help="Manifest: .parquet, .csv or .jsonl.")]
+StoreFolder = Annotated[Path, typer.Argument(help="Store folder.")]
+RunFolders = Annotated[
+    list[Path], typer.Argument(help="Run folders, or folders that hold run folders.")
+]
+Root = Annotated[
+    Path, typer.Option(help="Folder that the manifest's paths are relative to.", show_default=True)
+]
+Sd = Annotated[
+    str | None,
+    typer.Option(
+        help="Stable Diffusion: hub id (id@revision), local diffusers folder, random:sd21 or tiny."
+    ),
+]
+Clip = Annotated[
+    str | None,
+    typer.Option(
+        help="CLIP: open_clip MODEL:TAG or MODEL:FILE (ViT-L-14-quickgelu:openai), random:MODEL "
+        "or tiny."
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: the GPU if there is one.")]
+Workers = Annotated[int, typer.Option(min=1, help="Threads that read and decode images.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -1,0 +1,117 @@
+"""`clare-cache extract`: stage one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
+from clare_cache.cli.options import (
+    AsJson,
+    Clip,
+    Device,
+    ManifestFile,
+    Root,
+    Sd,
+    StoreFolder,
+    Workers,
+)
+from clare_cache.cli.output import print_failures, print_json, print_result, say
+from clare_cache.cli.progress import show_progress
+
+ERROR_MAP, CLIP = ErrorMapConfig(), ClipConfig()
+ALL_FEATURES = "error_map,clip_patch_tokens,clip_block_cls,clip_embedding"
+
+
+def extract(
+    manifest: ManifestFile,
+    store: StoreFolder,
+    root: Root = Path(),
+    features: Annotated[str, typer.Option(help="Arrays to make, comma-separated.")] = ALL_FEATURES,
+    views: Annotated[str, typer.Option(help="Views to make; so far only clean.")] = "clean",
+    sd: Sd = None,
+    clip: Clip = None,
+    size_px: Annotated[int, typer.Option(help="Error map: side of the picture.")] = (
+        ERROR_MAP.size_px
+    ),
+    timestep: Annotated[int, typer.Option(help="Error map: step of the noise schedule.")] = (
+        ERROR_MAP.timestep
+    ),
+    ensemble: Annotated[int, typer.Option(help="Error map: noise draws averaged.")] = (
+        ERROR_MAP.ensemble
+    ),
+    prompt: Annotated[str, typer.Option(help="Error map: the text for every image.")] = (
+        ERROR_MAP.prompt
+    ),
+    seed: Annotated[int, typer.Option(help="Error map: base of the noise.")] = ERROR_MAP.seed,
+    geometry: Annotated[
+        str, typer.Option(help="CLIP: center-crop (no resizing), resize-crop or squash.")
+    ] = CLIP.geometry,
+    tap: Annotated[
+        str,
+        typer.Option(help="clip_block_cls: mlp_input (RINE's code) or block_output (its paper)."),
+    ] = CLIP.tap,
+    dtype: Annotated[
+        str, typer.Option(help="Precision of UNet and CLIP: float32, float16, bfloat16.")
+    ] = "float32",
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 16,
+    workers: Workers = 2,
+    block_rows: Annotated[
+        int | None, typer.Option(min=1, help="New stores: images committed together.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Run the frozen networks once per image into a store; a second call does what is missing."""
+    from clare_cache.manifest import Manifest
+    from clare_cache.workflow.features import extract as extract_into
+
+    with show_progress() as on_progress:
+        report = extract_into(
+            Manifest.read(manifest),
+            store,
+            root=root,
+            features=[name.strip() for name in features.split(",") if name.strip()],
+            view=views,
+            sd=sd,
+            clip=clip,
+            error_map=ErrorMapConfig(
+                size_px=size_px,
+                timestep=timestep,
+                ensemble=ensemble,
+                prompt=prompt,
+                seed=seed,
+                dtype=dtype,
+            ),
+            image_tower=ClipConfig(geometry=geometry, tap=tap, dtype=dtype),
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            block_rows=block_rows,
+            on_progress=on_progress,
+        )
+    if json:
+        print_json({**vars(report), "failures": [vars(line) for line in report.failures]})
+    else:
+        print_result(
+            f"{store}: {report.n_images} images asked for, {report.n_settled_before} were there, "
+            f"{report.n_decoded} extracted now, {report.n_failed} in the ledger"
+        )
+        if report.n_decoded:
+            print_result(_timing(report.seconds, report.images_per_second))
+    if report.failures:
+        say(f"{report.n_failed} images could not be used:")
+        by_image = {line.image_id: vars(line) for line in report.failures}
+        print_failures(list(by_image.values()))
+        raise typer.Exit(3)
+
+
+def _timing(seconds: Mapping[str, float], rate: float) -> str:
+    total = seconds["total"]
+    parts = [
+        f"{name} {value:.1f} s ({value / total:.0%})"
+        for name, value in sorted(seconds.items(), key=lambda item: -item[1])
+        if name != "total"
+    ]
+    return f"{rate:.1f} images/s over {total:.1f} s: {', '.join(parts)}"

@@ -1,0 +1,161 @@
+"""`clare-cache train-head`, `evaluate`, `predict`, `report`: stage two."""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clare_cache.cli.options import AsJson, Clip, Device, RunFolders, Sd
+from clare_cache.cli.output import print_json, print_result, print_table, say
+from clare_cache.cli.progress import show_progress
+
+
+def train_head(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    store: Annotated[Path, typer.Option(help="Store that `extract` filled.")],
+    manifest: Annotated[Path, typer.Option(help="Labels, splits and groups of its images.")],
+    out: Annotated[Path, typer.Option(help="Run folders are written below it.")] = Path("runs"),
+    head: Annotated[
+        list[str], typer.Option(help="Train only this head (label or family), repeatable.")
+    ] = [],  # noqa: B006
+    clip: Clip = None,
+    device: Device = "auto",
+) -> None:
+    """Train the heads of a recipe from cached tensors, all in one pass over the data."""
+    from clare_cache.evaluate import read_config
+    from clare_cache.recipe import read_recipe
+    from clare_cache.workflow.training import train_head as train
+
+    with show_progress() as on_progress:
+        folders = train(
+            read_recipe(recipe).select_heads(head),
+            store=store,
+            manifest=manifest,
+            out=out,
+            clip=clip,
+            device=device,
+            on_progress=on_progress,
+        )
+    rows = []
+    for folder in folders:
+        config = read_config(folder)
+        found = config["validation"]
+        rows.append(
+            [
+                str(folder),
+                f"{config['n_parameters']:,}",
+                str(config["train"]["best_epoch"]),
+                f"{found['val_auc']:.3f}",
+                f"{found['val_ap']:.3f}",
+                f"{config['threshold']:.3f}",
+            ]
+        )
+        if config["train"]["retired"]:
+            say(f"{folder}: stopped early, {config['train']['retired']}")
+    print_table(
+        ["run", "parameters", "epoch", "val AUC", "val AP", "threshold"], rows, title="trained"
+    )
+    print_result(f"next: clare-cache evaluate {out}")
+
+
+def evaluate(
+    runs: RunFolders,
+    store: Annotated[Path | None, typer.Option(help="Default: the run's.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Another list of images; default: the run's.")
+    ] = None,
+    split: Annotated[
+        list[str], typer.Option(help="Splits to score, repeatable; default: the recipe's.")
+    ] = [],  # noqa: B006
+    clip: Clip = None,
+    device: Device = "auto",
+    json: AsJson = False,
+) -> None:
+    """Score trained heads over test sets; write predictions, metrics and a model card."""
+    from clare_cache.workflow.results import evaluate as evaluate_runs
+
+    tables = evaluate_runs(
+        runs, store=store, manifest=manifest, splits=split or None, clip=clip, device=device
+    )
+    if json:
+        print_json({str(run): table.to_dict("records") for run, table in tables.items()})
+        return
+    for run, table in tables.items():
+        print_table(
+            ["split", "generator", "n", "coverage", "AP", "AUC", "accuracy"],
+            [_score_row(row) for row in table.to_dict("records")],
+            title=str(run),
+        )
+    print_result("accuracy is at the threshold chosen on validation")
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write a CSV instead of a table.")
+    ] = None,
+    sd: Sd = None,
+    clip: Clip = None,
+    device: Device = "auto",
+    json: AsJson = False,
+) -> None:
+    """Score new images: probability of fake, verdict, or the reason why there is none."""
+    from clare_cache.workflow.prediction import image_files
+    from clare_cache.workflow.prediction import predict as predict_images
+
+    with show_progress() as on_progress:
+        table = predict_images(
+            run, image_files(images), sd=sd, clip=clip, device=device, on_progress=on_progress
+        )
+    if output is not None:
+        table.to_csv(output, index=False)
+        print_result(f"{output}: {len(table)} images")
+    elif json:
+        print_json(table.astype(object).where(table.notna(), None).to_dict("records"))
+    else:
+        print_table(
+            ["image", "probability of fake", "verdict", "reason"],
+            [
+                [r["path"], "" if r["reason"] else f"{r['score']:.4f}", r["verdict"], r["reason"]]
+                for r in table.to_dict("records")
+            ],
+        )
+    if (table["verdict"] == "unusable").any():
+        raise typer.Exit(3)
+
+
+def report(
+    runs: RunFolders,
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file.")] = Path(
+        "report.html"
+    ),
+    title: Annotated[
+        str, typer.Option(help="Title of the page.")
+    ] = "Detectors of generated images",
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the images, to show some of them.")
+    ] = None,
+    note: Annotated[list[str], typer.Option(help="A remark on top, repeatable.")] = [],  # noqa: B006
+) -> None:
+    """Write one self-contained HTML page about evaluated runs."""
+    from clare_cache.workflow.results import report as write_report
+
+    print_result(str(write_report(runs, output, title=title, root=root, notes=note)))
+
+
+def _score_row(row: Mapping[Hashable, Any]) -> list[str]:
+    def number(name: str) -> str:
+        value = row[name]
+        return "–" if value is None or value != value else f"{value:.3f}"
+
+    return [
+        str(row["split"]),
+        str(row["generator"]),
+        f"{row['n_scored']}/{row['n_asked']}",
+        f"{row['coverage']:.1%}",
+        number("average_precision"),
+        number("auc"),
+        number("accuracy_validation_threshold"),
+    ]

@@ -1,0 +1,51 @@
+"""Predictions of a run → tidy scores, their files, and a model card.
+
+Scores come from predictions alone: nothing here sees an image, a store or a head, chooses a
+threshold, or replaces what is missing.
+"""
+
+from clare_cache.evaluate.card import write_card
+from clare_cache.evaluate.predictions import (
+    PREDICTION_COLUMNS,
+    compare_coverage,
+    read_predictions,
+)
+from clare_cache.evaluate.run import (
+    Evaluation,
+    assess_run,
+    evaluate_run,
+    read_config,
+)
+from clare_cache.evaluate.table import (
+    ALL,
+    TABLE_COLUMNS,
+    TRAINING,
+    VALIDATION,
+    as_records,
+    first_view,
+    split_order,
+    summarise,
+    tabulate,
+    view_order,
+)
+
+__all__ = [
+    "ALL",
+    "PREDICTION_COLUMNS",
+    "TABLE_COLUMNS",
+    "TRAINING",
+    "VALIDATION",
+    "Evaluation",
+    "as_records",
+    "assess_run",
+    "compare_coverage",
+    "evaluate_run",
+    "first_view",
+    "read_config",
+    "read_predictions",
+    "split_order",
+    "summarise",
+    "tabulate",
+    "view_order",
+    "write_card",
+]

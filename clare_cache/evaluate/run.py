@@ -1,0 +1,111 @@
+"""A run folder's scores: read, computed, written as metrics.json, metrics.csv and README.md."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clare_cache.errors import ReportError, raise_faults
+from clare_cache.evaluate.card import write_card
+from clare_cache.evaluate.predictions import compare_coverage, read_predictions
+from clare_cache.evaluate.table import TABLE_COLUMNS, as_records, summarise, tabulate
+from clare_cache.files import read_json, write_json, write_text
+from clare_cache.fingerprint import file_digest
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A run with its scores: what `evaluate_run` writes and a report shows."""
+
+    run: Path
+    config: dict[str, Any]
+    predictions: pd.DataFrame
+    table: pd.DataFrame
+    headline: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+def evaluate_run(run: Path, *, n_resamples: int = 200, seed: int = 0) -> pd.DataFrame:
+    """The tidy table of a run folder; writes its metrics.json, metrics.csv and README.md.
+
+    Reads config.json and predictions.parquet. Raises ReportError when they are unusable.
+    """
+    found = assess_run(run, n_resamples=n_resamples, seed=seed, reuse=False)
+    record = {
+        "predictions": file_digest(run / "predictions.parquet"),
+        "label": found.config["label"],
+        "family": found.config["family"],
+        "threshold": found.config["threshold"],
+        "threshold_from": found.config.get("threshold_from"),
+        "headline": found.headline,
+        "warnings": list(found.warnings),
+        "table": as_records(found.table),
+    }
+    write_json(run / "metrics.json", record)
+    write_text(run / "metrics.csv", found.table.to_csv(index=False))
+    card = write_card(run.name, config=found.config, table=found.table, warnings=found.warnings)
+    write_text(run / "README.md", card)
+    return found.table
+
+
+def assess_run(
+    run: Path, *, n_resamples: int = 200, seed: int = 0, reuse: bool = True
+) -> Evaluation:
+    """The scores of a run folder; nothing is written.
+
+    With `reuse` the table of metrics.json is taken when it was made from these very predictions.
+    Raises ReportError when config.json or predictions.parquet are unusable.
+    """
+    config = read_config(run)
+    predictions = read_predictions(run / "predictions.parquet")
+    table = _known_table(run) if reuse else None
+    if table is None:
+        table = tabulate(
+            predictions,
+            threshold=config["threshold"],
+            trained_on=config.get("train", {}).get("generators", ()),
+            n_resamples=n_resamples,
+            seed=seed,
+        )
+    return Evaluation(
+        run=run,
+        config=config,
+        predictions=predictions,
+        table=table,
+        headline=summarise(table),
+        warnings=tuple(compare_coverage(predictions)),
+    )
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """config.json of a run folder, with at least `label`, `family` and `threshold` (0..1)."""
+    path = run / "config.json"
+    try:
+        config = read_json(path)
+    except (OSError, ValueError) as error:
+        found = "none" if isinstance(error, FileNotFoundError) else "unreadable JSON"
+        raise ReportError(
+            f"run {run.name}: expected a config.json, found {found} in {run}. "
+            "Give the folder that `clare-cache train-head` wrote."
+        ) from error
+    faults = [f"{key}: absent" for key in ("label", "family") if not config.get(key)]
+    threshold = config.get("threshold")
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        faults.append(f"threshold: expected a probability, found {json.dumps(threshold)}")
+    advice = "Train the head again, with a validation split that has both classes."
+    raise_faults(ReportError, f"run {run.name}: config.json", faults, advice=advice)
+    return config
+
+
+def _known_table(run: Path) -> pd.DataFrame | None:
+    path = run / "metrics.json"
+    if not path.exists():
+        return None
+    record = read_json(path)
+    if record.get("predictions") != file_digest(run / "predictions.parquet"):
+        return None
+    table = pd.DataFrame(record["table"], columns=list(TABLE_COLUMNS))
+    undefined = [name for name in table if table[name].isna().all()]
+    return table.astype(dict.fromkeys(undefined, "float64"))

@@ -1,0 +1,193 @@
+"""The tidy table: one row per split, view, source and generator.
+
+* generator `all`: every real and every fake image of the split; where a split mixes sources, also
+  one such row per source that has both classes;
+* any other generator: its fakes of one source against *all* reals of that source in the split or,
+  where that source has no reals, against all reals of the split. `reals_from` says which.
+
+Opens no file. `TABLE_COLUMNS` defines every column.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from clare_cache import metrics
+from clare_cache.types import CLEAN, FAKE, REAL
+
+ALL = "all"
+"""The source or generator of a row that pools them."""
+
+TRAINING = "train"
+VALIDATION = ("val", "valid", "validation")
+
+TABLE_COLUMNS = {
+    "split": "split of the manifest",
+    "view": "perturbation of the pictures; `clean` is none",
+    "source": "data set of the fakes, or `all`",
+    "generator": "generator of the fakes, or `all`",
+    "reals_from": "data set of the reals, or `all`",
+    "n_asked": "images of the manifest",
+    "n_scored": "images that have a score; the others are in the ledger",
+    "coverage": "n_scored / n_asked",
+    "n_real": "scored real images",
+    "n_fake": "scored fake images",
+    "average_precision": "area under the precision-recall steps, fakes positive",
+    "average_precision_low": "lower bound of its 95 % interval (bootstrap over groups)",
+    "average_precision_high": "upper bound",
+    "auc": "area under the ROC curve",
+    "auc_low": "lower bound of its 95 % interval",
+    "auc_high": "upper bound",
+    "accuracy_0.5": "accuracy when score > 0.5 means fake",
+    "accuracy_validation_threshold": "accuracy when score > threshold means fake",
+    "accuracy_validation_threshold_low": "lower bound of its 95 % interval",
+    "accuracy_validation_threshold_high": "upper bound",
+    "oracle_accuracy": "best accuracy of any threshold, chosen on these very labels",
+    "real_accuracy": "share of reals not called fake, at the threshold",
+    "fake_accuracy": "share of fakes called fake, at the threshold",
+    "eer": "equal error rate",
+    "tpr_at_fpr_1": "share of fakes caught when at most 1 % of reals are called fake",
+    "tpr_at_fpr_5": "the same at 5 %",
+    "ece": "expected calibration error, 15 equal-width bins",
+    "seen_in_training": "the generator (for `all`: every generator) was trained on",
+    "threshold": "probability chosen on validation",
+    "n_groups": "groups that the bootstrap drew from",
+    "n_resamples_skipped": "resamples left out because they held one class only",
+    "note": "why numbers are absent, if they are",
+}
+
+
+def tabulate(
+    predictions: pd.DataFrame,
+    *,
+    threshold: float,
+    trained_on: Sequence[str] = (),
+    n_resamples: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The tidy table (columns: TABLE_COLUMNS) of predictions as `read_predictions` gives them.
+
+    Generators named in `trained_on`, or with fakes in the training split, count as seen. Rows are
+    ordered: splits (training, validation, the others), `clean` before other views, pools first.
+    """
+    fakes = predictions[predictions["label"] == FAKE]
+    seen = {*trained_on, *fakes.loc[fakes["split"] == TRAINING, "generator"]}
+    score = partial(_score, threshold=threshold, seen=seen, n_resamples=n_resamples, seed=seed)
+    rows = []
+    for split in sorted(predictions["split"].unique(), key=split_order):
+        part = predictions[predictions["split"] == split]
+        for view in sorted(part["view"].unique(), key=view_order):
+            for place, images in _pools(part[part["view"] == view]):
+                rows.append({"split": split, "view": view, **place, **score(images)})
+    return pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
+
+
+def summarise(table: pd.DataFrame) -> dict[str, Any]:
+    """The few numbers to quote: each split's pooled `clean` row, mean and worst over generators."""
+    headline: dict[str, Any] = {}
+    for split, rows in table[table["view"] == first_view(table)].groupby("split", sort=False):
+        pooled = rows[(rows["source"] == ALL) & (rows["generator"] == ALL)]
+        numbers = as_records(pooled)[0]
+        each = rows[(rows["generator"] != ALL) & rows["average_precision"].notna()]
+        if len(each):
+            worst = each.sort_values("average_precision", kind="stable").iloc[0]
+            numbers["mean_over_generators"] = {
+                name: float(each[name].mean())
+                for name in ("average_precision", "auc", "accuracy_validation_threshold")
+            }
+            numbers["worst_generator"] = {
+                "generator": str(worst["generator"]),
+                "average_precision": float(worst["average_precision"]),
+            }
+        headline[str(split)] = numbers
+    return headline
+
+
+def split_order(split: str) -> tuple[int, str]:
+    """Sort key: training, validation, then the others by name."""
+    return (0 if split == TRAINING else 1 if split in VALIDATION else 2), split
+
+
+def view_order(view: str) -> tuple[bool, str]:
+    """Sort key: `clean`, then the others by name."""
+    return view != CLEAN, view
+
+
+def first_view(table: pd.DataFrame) -> str:
+    """The view that headlines quote: `clean`, or the first by name where it is absent."""
+    return min(table["view"], key=view_order, default=CLEAN)
+
+
+def as_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON-able mappings, NaN as None."""
+    plain = table.astype(object).where(table.notna(), None)
+    return cast(list[dict[str, Any]], plain.to_dict("records"))
+
+
+def _pools(images: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """Where each row of the table stands, and its images, for one split and view."""
+    real = images["label"] == REAL
+    yield {"source": ALL, "generator": ALL, "reals_from": ALL}, images
+    sources = sorted(images["source"].unique())
+    for source in sources if len(sources) > 1 else ():
+        mine = images["source"] == source
+        if (mine & real).any() and (mine & ~real).any():
+            yield {"source": source, "generator": ALL, "reals_from": source}, images[mine]
+    fakes = images[~real]
+    for key, mine in fakes.groupby(["source", "generator"]):
+        source, generator = map(str, cast(tuple, key))
+        own = real & (images["source"] == source)
+        reals = images[own if own.any() else real]
+        place = {"source": source, "generator": generator}
+        yield {**place, "reals_from": source if own.any() else ALL}, pd.concat([reals, mine])
+
+
+def _score(
+    images: pd.DataFrame, *, threshold: float, seen: set[str], n_resamples: int, seed: int
+) -> dict[str, Any]:
+    scored = images[images["score"].notna()]
+    labels, scores = scored["label"].to_numpy(), scored["score"].to_numpy()
+    groups = np.unique(scored["group"].to_numpy(dtype=object), return_inverse=True)[1]
+    at_threshold = partial(metrics.accuracy_at, threshold=threshold)
+    values: dict[str, Any] = {}
+    resampled: dict[str, metrics.Metric] = {
+        "average_precision": metrics.average_precision,
+        "auc": metrics.roc_auc,
+        "accuracy_validation_threshold": at_threshold,
+    }
+    for name, metric in resampled.items():
+        bounds = metrics.interval(
+            metric, labels, scores, groups, n_resamples=n_resamples, seed=seed
+        )
+        values[name] = float(metric(labels, scores))
+        values |= {f"{name}_low": bounds.low, f"{name}_high": bounds.high}
+    generators = set(images.loc[images["label"] == FAKE, "generator"])
+    n_fake = int((labels == FAKE).sum())
+    return values | {
+        "n_asked": len(images),
+        "n_scored": len(scored),
+        "coverage": len(scored) / len(images),
+        "n_real": len(scored) - n_fake,
+        "n_fake": n_fake,
+        "accuracy_0.5": float(metrics.accuracy_at(labels, scores, 0.5)),
+        "oracle_accuracy": metrics.oracle_accuracy(labels, scores),
+        "real_accuracy": metrics.real_accuracy(labels, scores, threshold),
+        "fake_accuracy": metrics.fake_accuracy(labels, scores, threshold),
+        "eer": metrics.equal_error_rate(labels, scores),
+        "tpr_at_fpr_1": metrics.tpr_at_fpr(labels, scores, 0.01),
+        "tpr_at_fpr_5": metrics.tpr_at_fpr(labels, scores, 0.05),
+        "ece": metrics.expected_calibration_error(labels, scores),
+        "seen_in_training": bool(generators) and generators <= seen,
+        "threshold": threshold,
+        "n_groups": len(np.unique(groups)),
+        "n_resamples_skipped": bounds.n_skipped,
+        "note": _absence(len(scored) - n_fake, n_fake),
+    }
+
+
+def _absence(n_real: int, n_fake: int) -> str:
+    absent = [name for name, n in (("real", n_real), ("fake", n_fake)) if not n]
+    return f"no scored {' and no scored '.join(absent)} image" if absent else ""

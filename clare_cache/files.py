@@ -1,0 +1,62 @@
+"""Files that appear whole or not at all. Knows nothing of what is in them."""
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = False) -> None:
+    """Let `write` fill a file of another name beside `path`, then rename it over `path`.
+
+    A reader sees the old file or the new one, never a part. `durable` flushes the data and the
+    folder entry to the disk before returning, so that a power cut cannot undo or tear it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last because writers such as pandas choose a format by it.
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    try:
+        write(partial)
+        if durable:
+            flush(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    if durable:
+        flush(path.parent)
+
+
+def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Replace a file in one step."""
+    write_whole(path, lambda partial: _write(partial, data), durable=durable)
+
+
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
+    """Replace a UTF-8 text file in one step."""
+    write_bytes(path, text.encode(), durable=durable)
+
+
+def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
+    """Replace a JSON file in one step; NaN is refused because JSON has none."""
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_text(path, text, durable=durable)
+
+
+def read_json(path: Path) -> Any:
+    """The value that a JSON file holds."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def flush(path: Path) -> None:
+    """Force a file's or folder's data from the operating system's cache to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

@@ -1,0 +1,29 @@
+"""A linear probe on CLIP's image embedding: Ojha et al. 2023 (UniversalFakeDetect)."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clare_cache.heads.features import Shapes
+from clare_cache.heads.protocol import Head, HeadOutput
+
+
+class Linear(Head):
+    """logit = w · x + b on the embedding as it comes, not normalised; binary cross-entropy."""
+
+    family = "linear"
+    axes = {"clip_embedding": ("channel",)}  # noqa: RUF012
+    needs = tuple(axes)
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__(shapes, {})
+        self.fc = nn.Linear(self.shapes["clip_embedding"][0], 1)
+        nn.init.normal_(self.fc.weight, std=0.02)
+
+    def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
+        (embedding,) = self.read(features)
+        return HeadOutput.from_score(self.fc(embedding).squeeze(1))
+
+    def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(output.score, labels.to(output.score.dtype))

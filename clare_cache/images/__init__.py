@@ -1,0 +1,34 @@
+"""Bytes → RGB pixels, pixels → the size a network wants, pixels → bytes.
+
+The only importer of Pillow. Knows no paths, labels, networks or stores: everything in and out is
+bytes or a uint8 array (height, width, 3).
+"""
+
+from clare_cache.images.decode import (
+    MAX_PIXELS,
+    MIN_SIDE_PX,
+    ImageInfo,
+    decode,
+    decoder_declared,
+    decoder_versions,
+    probe,
+)
+from clare_cache.images.encode import encode_jpeg, encode_png, thumbnail
+from clare_cache.images.geometry import GEOMETRIES, center_crop, resize_and_crop, squash
+
+__all__ = [
+    "GEOMETRIES",
+    "MAX_PIXELS",
+    "MIN_SIDE_PX",
+    "ImageInfo",
+    "center_crop",
+    "decode",
+    "decoder_declared",
+    "decoder_versions",
+    "encode_jpeg",
+    "encode_png",
+    "probe",
+    "resize_and_crop",
+    "squash",
+    "thumbnail",
+]

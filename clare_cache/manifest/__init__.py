@@ -1,0 +1,24 @@
+"""Which images there are, what they show, and which split they belong to.
+
+Rows only: paths are relative to a root given at run time, pixels are never looked at (the caller
+passes a `probe` for headers), features are unknown here.
+"""
+
+from clare_cache.manifest.build import BuildResult, build_csv, build_folder
+from clare_cache.manifest.check import Fault, check
+from clare_cache.manifest.contents import Header, Probe
+from clare_cache.manifest.split import split_by_group
+from clare_cache.manifest.table import COLUMNS, Manifest
+
+__all__ = [
+    "COLUMNS",
+    "BuildResult",
+    "Fault",
+    "Header",
+    "Manifest",
+    "Probe",
+    "build_csv",
+    "build_folder",
+    "check",
+    "split_by_group",
+]

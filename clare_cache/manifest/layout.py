@@ -1,0 +1,60 @@
+"""A relative path → label, split, source and generator, read from its folder names alone.
+
+Holds for ForenSynths and UniversalFakeDetect (`0_real`, `1_fake`), GenImage (`nature`, `ai`) and
+any `real`/`fake` tree.
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from clare_cache.types import FAKE, REAL
+
+LABEL_FOLDERS = {
+    "real": REAL,
+    "0_real": REAL,
+    "nature": REAL,
+    "fake": FAKE,
+    "1_fake": FAKE,
+    "ai": FAKE,
+}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the folders above a file say about it."""
+
+    label: int
+    split: str
+    source: str
+    generator: str
+
+
+def place_of(path: PurePosixPath, *, root_name: str) -> Place | None:
+    """What the folders of a path say, or None when none of them names a label.
+
+    Label and split come from the folder nearest to the root that names one, in any case. The
+    other folders above the label are the source (the root's name if there are none). A fake's
+    generator is the first folder below the label, else the first folder of the source.
+    """
+    folders = path.parts[:-1]
+    splits = [SPLIT_FOLDERS[f.lower()] for f in folders if f.lower() in SPLIT_FOLDERS]
+    folders = tuple(f for f in folders if f.lower() not in SPLIT_FOLDERS)
+    at = next((i for i, f in enumerate(folders) if f.lower() in LABEL_FOLDERS), None)
+    if at is None:
+        return None
+    above, below = folders[:at], folders[at + 1 :]
+    label = LABEL_FOLDERS[folders[at].lower()]
+    maker = next(iter((*below, *above)), "fake")
+    return Place(
+        label=label,
+        split=splits[0] if splits else "",
+        source="/".join(above) or root_name,
+        generator="real" if label == REAL else maker,
+    )

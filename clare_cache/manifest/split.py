@@ -1,0 +1,108 @@
+"""New splits that no group straddles. Looks at rows only; reads no files."""
+
+from collections.abc import Mapping, Sequence
+from math import isclose
+from types import MappingProxyType
+
+import pandas as pd
+
+from clare_cache.errors import ManifestError, raise_faults
+from clare_cache.manifest.table import COLUMNS, Manifest
+from clare_cache.seeds import seed_for
+
+_DEFAULT = MappingProxyType({"train": 0.8, "val": 0.2})
+
+
+def split_by_group(
+    manifest: Manifest,
+    fractions: Mapping[str, float] = _DEFAULT,
+    *,
+    seed: int = 0,
+    stratify: Sequence[str] = ("label", "generator"),
+) -> Manifest:
+    """The same rows with `split` assigned anew: whole groups, in the given fractions of rows.
+
+    Groups that share a picture stay together. Groups are taken stratum by stratum (a stratum: the
+    same combination of the `stratify` columns), largest first, each to the split that is furthest
+    behind; so every stratum, and the whole, comes within a group or two of its fractions. Equal
+    sizes are ordered by the seed and the group's name alone: row order does not matter.
+
+    Raises ManifestError for fractions that are not positive or do not sum to 1, an unknown
+    column, or fewer groups than splits.
+    """
+    rows = manifest.rows
+    _refuse_bad_request(fractions, stratify)
+    unit = _units(rows)
+    names = sorted(unit.unique())
+    if len(names) < len(fractions):
+        raise ManifestError(
+            f"split into {', '.join(fractions)}: expected at least {len(fractions)} groups that "
+            f"share no picture, found {len(names)}. Ask for fewer splits, or group more finely."
+        )
+    sizes = {str(name): int(n) for name, n in unit.value_counts().items()}
+    strata = _strata(rows, unit, stratify)
+    order = sorted(
+        names, key=lambda name: (strata[name], -sizes[name], seed_for(seed, name, "split"))
+    )
+    split_of = _dealt_out([(name, sizes[name]) for name in order], fractions)
+    return Manifest(rows.assign(split=unit.map(split_of).astype("string")))
+
+
+def _refuse_bad_request(fractions: Mapping[str, float], stratify: Sequence[str]) -> None:
+    faults = [
+        f"{name or 'a split without name'}: expected a fraction above 0, found {fraction}"
+        for name, fraction in fractions.items()
+        if not (fraction > 0 and name)
+    ]
+    total = sum(fractions.values())
+    if not isclose(total, 1.0, abs_tol=1e-6):
+        faults.append(f"the fractions: expected a sum of 1, found {total:g}")
+    faults += [f"stratify: there is no column {name!r}" for name in stratify if name not in COLUMNS]
+    raise_faults(ManifestError, "split by group", faults)
+
+
+def _units(rows: pd.DataFrame) -> pd.Series:
+    """For each row the name of what must stay together: groups linked by a shared picture."""
+    parent = {str(group): str(group) for group in rows["group"].unique()}
+
+    def root(group: str) -> str:
+        while parent[group] != group:
+            parent[group] = parent[parent[group]]
+            group = parent[group]
+        return group
+
+    pairs = rows[["image_id", "group"]].drop_duplicates()
+    shared = pairs[pairs["image_id"].duplicated(keep=False)]
+    for _, groups in shared.groupby("image_id")["group"]:
+        roots = sorted({root(str(group)) for group in groups})
+        for other in roots[1:]:
+            parent[other] = roots[0]
+    return rows["group"].map(root)
+
+
+def _strata(rows: pd.DataFrame, unit: pd.Series, stratify: Sequence[str]) -> dict[str, str]:
+    """Unit → the sorted kinds of rows in it: a video with real and fake frames is a stratum too."""
+    kinds = pd.Series([""] * len(rows), dtype="string")
+    for name in stratify:
+        kinds = kinds + rows[name].astype("string").fillna("") + "\x1f"
+    pairs = pd.DataFrame({"unit": unit, "kind": kinds}).drop_duplicates().sort_values("kind")
+    strata: dict[str, str] = {}
+    for name, kind in zip(pairs["unit"], pairs["kind"], strict=True):
+        strata[name] = strata.get(name, "") + kind + "\x1e"
+    return strata
+
+
+def _dealt_out(units: list[tuple[str, int]], fractions: Mapping[str, float]) -> dict[str, str]:
+    """Unit → split: each to the split furthest behind its share of the rows dealt so far."""
+    dealt = dict.fromkeys(fractions, 0)
+    split_of = {}
+    n_dealt = 0
+    for n_left, (name, n_rows) in zip(range(len(units), 0, -1), units, strict=True):
+        n_dealt += n_rows
+        # The last units go to the splits that would stay empty.
+        empty = [split for split in dealt if dealt[split] == 0]
+        open_splits = empty if len(empty) >= n_left else dealt
+        chosen = max(open_splits, key=lambda split: fractions[split] * n_dealt - dealt[split])
+        dealt[chosen] += n_rows
+        split_of[name] = chosen
+    return split_of

@@ -1,0 +1,201 @@
+"""The schema of `pipelines/**/*.yaml`: composes the layers' own settings, refuses unknown keys.
+
+A recipe is data: no inheritance, no expressions, no absolute paths. It reports all of its faults
+at once, each with the place in the file.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
+from clare_cache.errors import ClareCacheError, RecipeError, raise_faults
+from clare_cache.train.config import OptimiserConfig, TrainConfig
+
+RECIPES_FOLDER = "pipelines"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class About(_Section):
+    """What the recipe is, for people."""
+
+    title: str
+    paper: str = ""
+    remarks: tuple[str, ...] = ()
+
+
+class Backbones(_Section):
+    """Which frozen networks, and how their features are made."""
+
+    sd: str | None = None
+    """Hub id, local diffusers folder, `random:sd21` or `tiny`."""
+    clip: str | None = None
+    """open_clip `MODEL:TAG` or `MODEL:FILE`, `random:MODEL` or `tiny`."""
+    error_map: ErrorMapConfig = ErrorMapConfig()
+    image_tower: ClipConfig = ClipConfig()
+
+    @field_validator("error_map", "image_tower", mode="before")
+    @classmethod
+    def _closed(cls, value: Any, info: Any) -> Any:
+        kind = {"error_map": ErrorMapConfig, "image_tower": ClipConfig}[info.field_name]
+        return value if isinstance(value, kind) else _closed_record(kind, value)
+
+
+class HeadSection(_Section):
+    """One head: its family, its options, how it is optimised, its name in the run."""
+
+    family: str
+    label: str = ""
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    optimiser: OptimiserConfig = OptimiserConfig()
+
+    @model_validator(mode="after")
+    def _named(self) -> "HeadSection":
+        if not self.label:
+            object.__setattr__(self, "label", self.family)
+        return self
+
+
+class EvaluateSection(_Section):
+    """What is scored after training, and how finely."""
+
+    splits: tuple[str, ...] = ("test",)
+    n_resamples: int = Field(default=200, ge=0)
+    """Bootstrap resamples of whole groups behind each 95% interval."""
+
+
+class Recipe(_Section):
+    """One experiment as data."""
+
+    about: About
+    backbones: Backbones = Backbones()
+    head: tuple[HeadSection, ...] = Field(min_length=1)
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateSection = EvaluateSection()
+    expect: tuple[Mapping[str, Any], ...] = ()
+    """Published numbers with their table and row."""
+    deviations: tuple[str, ...] = ()
+    """Where the paper, its authors' code and this project differ."""
+
+    @field_validator("head", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, Mapping) else value
+
+    @field_validator("head")
+    @classmethod
+    def _distinct(cls, value: tuple[HeadSection, ...]) -> tuple[HeadSection, ...]:
+        labels = [head.label for head in value]
+        if repeated := sorted({x for x in labels if labels.count(x) > 1}):
+            raise ValueError(f"label {', '.join(repeated)} is used more than once; name each head")
+        return value
+
+    def select_heads(self, wanted: Sequence[str]) -> "Recipe":
+        """The recipe with only the heads of these labels or families (all of them if empty)."""
+        if not wanted:
+            return self
+        known = {head.label for head in self.head} | {head.family for head in self.head}
+        if unknown := [name for name in wanted if name not in known]:
+            raise RecipeError(
+                f"recipe {self.about.title}: heads {', '.join(unknown)} were asked for, found "
+                f"{', '.join(sorted(known))}. Correct --head."
+            )
+        kept = tuple(h for h in self.head if h.label in wanted or h.family in wanted)
+        return self.model_copy(update={"head": kept})
+
+    def to_yaml(self) -> str:
+        """Every field written out, defaults included: what `recipe.yaml` of a run holds."""
+        value = self.model_dump(mode="json", exclude={"backbones"})
+        value["backbones"] = {
+            "sd": self.backbones.sd,
+            "clip": self.backbones.clip,
+            "error_map": asdict(self.backbones.error_map),
+            "image_tower": asdict(self.backbones.image_tower),
+        }
+        ordered = {name: value[name] for name in type(self).model_fields}
+        return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)
+
+
+def read_recipe(name: str | Path) -> Recipe:
+    """The recipe of a YAML file, or the one that ships under this name (`demo/tiny`).
+
+    Raises RecipeError listing every fault with its place in the file.
+    """
+    path = find_recipe(name)
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {path}: expected YAML, found {error}. Correct it.") from error
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"recipe {path}: expected sections, found {type(value).__name__}.")
+    return parse_recipe(value, where=str(path))
+
+
+def parse_recipe(value: Mapping[str, Any], *, where: str) -> Recipe:
+    """A recipe from its parsed YAML. Raises RecipeError listing every fault."""
+    try:
+        return Recipe.model_validate(value)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {_spoken(fault)}"
+            for fault in error.errors()
+        ]
+        raise_faults(RecipeError, f"recipe {where}", faults)
+        raise
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file called `name`, else the shipped recipe of that name."""
+    if Path(name).is_file():
+        return Path(name)
+    shipped = shipped_recipes()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    raise RecipeError(
+        f"recipe {name}: expected a YAML file or the name of a shipped recipe, found neither. "
+        f"Shipped: {', '.join(sorted(shipped)) or 'none'}."
+    )
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Recipes by name, e.g. `demo/tiny`: from the wheel, or the checkout it is installed from."""
+    package = Path(str(files("clare_cache")))
+    for folder in (package / RECIPES_FOLDER, package.parent / RECIPES_FOLDER):
+        if folder.is_dir():
+            return {
+                path.relative_to(folder).with_suffix("").as_posix(): path
+                for path in sorted(folder.rglob("*.yaml"))
+            }
+    return {}
+
+
+def _spoken(fault: Mapping[str, Any]) -> str:
+    if fault["type"] == "extra_forbidden":
+        return "unknown key; remove it or correct its spelling"
+    if fault["type"] == "missing":
+        return "required, found nothing"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return " ".join(line.strip().removeprefix("- ") for line in message.splitlines())
+    return f"{message}, found {fault['input']!r}"
+
+
+def _closed_record(kind: type, value: Any) -> Any:
+    """A settings record from a mapping; its own checks and unknown keys become one message."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a mapping, found {value!r}")
+    known = {f.name for f in fields(kind)}
+    if unknown := sorted(set(value) - known):
+        raise ValueError(f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    try:
+        return kind(**value)
+    except (ClareCacheError, TypeError) as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,305 @@
+"""The page: sections in order, each from the runs' own files, put into the template.
+
+The page needs no network, no script and no other file. It says what it knows and leaves out what
+was not measured; it trains, scores and extracts nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clare_cache.errors import ReportError, raise_faults
+from clare_cache.evaluate import ALL
+from clare_cache.files import write_text
+from clare_cache.report import figures, provenance, tables
+from clare_cache.report.pictures import Picture, draw_strip
+from clare_cache.report.runs import (
+    ReportedRun,
+    first_view_of,
+    generators_of,
+    is_unseen,
+    judged_splits_of,
+    read_runs,
+    views_of,
+)
+from clare_cache.report.tables import Published, Table, percent
+from clare_cache.types import FAKE
+
+MAX_PANELS = 6
+SCORE_METRICS = ("average_precision", "accuracy_validation_threshold")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing (SVG text) with its title and legend: (colour slot, name, number)."""
+
+    svg: str
+    title: str
+    legend: tuple[tuple[int, str, str], ...] = ()
+    tag: str = ""
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """Everything shown of one test split."""
+
+    name: str
+    generators: tuple[Table, ...]
+    views: tuple[Table, ...]
+    operating: Table
+    roc: tuple[Panel, ...]
+    pr: tuple[Panel, ...]
+    scores: tuple[Panel, ...]
+
+
+def build_report(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+    store: str | Path | None = None,
+    pictures: Sequence[Picture] = (),
+    published: Sequence[Published] = (),
+) -> Path:
+    """Write one self-contained HTML page about the run folders to `out`, and give `out` back.
+
+    `notes` are sentences to read first; `store` is named for runs that do not name theirs. The
+    same inputs give the same bytes. Runs are shown as `label_runs` says.
+    Raises ReportError that lists every unusable run folder, or every picture's score and
+    published number that belongs to nothing on the page.
+    """
+    found = read_runs(runs)
+    raise_faults(ReportError, "report", [*_strays(found, pictures), *_unknown(published)])
+    page = _render(
+        title=title,
+        summary=_summarise(found),
+        notes=[*notes, *_warnings(found)],
+        runs=found,
+        leaderboard=tables.leaderboard(found),
+        splits=[
+            _split_scores(found, split, key=f"s{k}", published=published)
+            for k, split in enumerate(judged_splits_of(found))
+        ],
+        histories=_histories(found),
+        pictures=_picture_section(found, pictures),
+        missing=provenance.missing_images(found),
+        provenance=[
+            provenance.features(found),
+            provenance.trainings(found, None if store is None else str(store)),
+        ],
+    )
+    write_text(out, page)
+    return out
+
+
+def _strays(runs: Sequence[ReportedRun], pictures: Sequence[Picture]) -> Iterator[str]:
+    labels = [run.label for run in runs]
+    # A label that several runs share is no mistake, but names no head: its score is not shown.
+    known = {*labels, *(str(run.config["label"]) for run in runs)}
+    for picture in pictures:
+        for label in sorted(picture.scores.keys() - known):
+            yield (
+                f"picture {picture.caption}: expected scores of heads on this page "
+                f"({', '.join(labels)}), found one of {label}"
+            )
+
+
+def _unknown(published: Sequence[Published]) -> Iterator[str]:
+    *names, last = tables.METRICS
+    for item in published:
+        if item.metric not in tables.METRICS:
+            yield (
+                f"published numbers of {item.label}: expected {', '.join(names)} or {last}, "
+                f"found {item.metric}"
+            )
+
+
+def _render(**values: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("page.html.j2").render(**values)
+
+
+def _summarise(runs: Sequence[ReportedRun]) -> str:
+    """Two or three plain sentences: what was scored, who ranks first, what it reaches."""
+    split, view = judged_splits_of(runs)[0], first_view_of(runs)
+    best = runs[0]
+    row = best.rows.get((split, view, ALL, ALL))
+    heads = "1 head was" if len(runs) == 1 else f"{len(runs)} heads were"
+    if row is None:
+        return f"{heads} trained; none of the images of the {split} split was scored."
+    places = generators_of(runs, split, view)
+    n_generators = len(places)
+    kinds = "1 generator" if n_generators == 1 else f"{n_generators} generators"
+    n_unseen = sum(is_unseen(runs, (split, view, *key)) for key in places)
+    if 0 < n_unseen < n_generators:
+        kinds += f", {n_unseen} of them unseen in training"
+    sentences = [
+        f"{heads} scored on {row['n_asked']:,} images of the {split} split: real ones and fakes "
+        f"from {kinds}."
+    ]
+    if best.validation["auc"] is not None:
+        lead = f"{best.label} reaches" if len(runs) == 1 else f"{best.label} ranks first with"
+        sentences.append(f"On validation {lead} an AUC of {percent(best.validation['auc'])}%.")
+    if row["average_precision"] is not None:
+        sentences.append(
+            f"On the {split} images {best.label} has an average precision of "
+            f"{percent(row['average_precision'])}% and, at the threshold chosen on validation, "
+            f"an accuracy of {percent(row['accuracy_validation_threshold'])}%."
+        )
+    return " ".join(sentences)
+
+
+def _warnings(runs: Sequence[ReportedRun]) -> list[str]:
+    """Each run's warnings, said once where several runs share one."""
+    owners: dict[str, list[str]] = {}
+    for run in runs:
+        for text in run.evaluation.warnings:
+            owners.setdefault(text, []).append(run.label)
+    return [
+        text if len(labels) == len(runs) else f"{', '.join(labels)}: {text}"
+        for text, labels in owners.items()
+    ]
+
+
+def _split_scores(
+    runs: Sequence[ReportedRun], split: str, *, key: str, published: Sequence[Published]
+) -> SplitScores:
+    view = first_view_of(runs)
+    places = [(ALL, ALL), *generators_of(runs, split, view)]
+    if len(places) > MAX_PANELS + 1:
+        places = places[:1]
+    curves = [
+        _curves(runs, (split, view, *place), key=f"{key}-{k}") for k, place in enumerate(places)
+    ]
+    return SplitScores(
+        name=split,
+        generators=tuple(
+            tables.per_generator(runs, split=split, metric=metric, published=published)
+            for metric in SCORE_METRICS
+        ),
+        views=tuple(
+            tables.per_view(runs, split=split, metric=metric)
+            for metric in SCORE_METRICS
+            if len(views_of(runs)) > 1
+        ),
+        operating=tables.operating_points(runs, split=split),
+        roc=tuple(roc for roc, _ in filter(None, curves)),
+        pr=tuple(pr for _, pr in filter(None, curves)),
+        scores=tuple(_histograms(runs, split, view, key=key)),
+    )
+
+
+def _curves(
+    runs: Sequence[ReportedRun], place: tuple[str, str, str, str], *, key: str
+) -> tuple[Panel, Panel] | None:
+    """ROC and PR panels of one row of the tidy table; None where no head has both classes."""
+    shown, rows = {}, []
+    for run in runs:
+        row = run.rows.get(place)
+        if row is not None and row["auc"] is not None:
+            shown[run.slot] = _scored(run, place, reals_from=row["reals_from"])
+            rows.append((run, row))
+    if not rows:
+        return None
+    title = "All generators" if place[3] == ALL else place[3]
+    tag = "" if place[3] == ALL else "unseen" if is_unseen(runs, place) else "seen in training"
+    roc, pr = (
+        Panel(
+            svg=draw(shown, name=f"{name}-{key}"),
+            title=title,
+            legend=tuple((run.slot, run.label, percent(row[number])) for run, row in rows),
+            tag=tag,
+        )
+        for draw, name, number in (
+            (figures.draw_roc, "roc", "auc"),
+            (figures.draw_pr, "pr", "average_precision"),
+        )
+    )
+    return roc, pr
+
+
+def _scored(
+    run: ReportedRun, place: tuple[str, str, str, str], *, reals_from: str = ALL
+) -> figures.Labelled:
+    """Labels and scores behind one row of the tidy table."""
+    split, view, source, generator = place
+    table = run.evaluation.predictions
+    table = table[(table["split"] == split) & (table["view"] == view) & table["score"].notna()]
+    fake = table["label"] == FAKE
+    wanted_fake = fake if generator == ALL else fake & (table["generator"] == generator)
+    if source != ALL:
+        wanted_fake &= table["source"] == source
+    wanted_real = ~fake if reals_from == ALL else ~fake & (table["source"] == reals_from)
+    kept = table[wanted_fake | wanted_real]
+    return kept["label"].to_numpy(), kept["score"].to_numpy()
+
+
+def _histograms(runs: Sequence[ReportedRun], split: str, view: str, *, key: str) -> list[Panel]:
+    panels = []
+    for run in runs:
+        labels, scores = _scored(run, (split, view, ALL, ALL))
+        if len(scores):
+            threshold = run.config["threshold"]
+            name = f"scores-{key}-{run.slot}"
+            svg = figures.draw_scores(labels, scores, threshold=threshold, name=name)
+            panels.append(Panel(svg, run.label, tag=f"threshold {threshold:.3f}"))
+    return panels
+
+
+def _histories(runs: Sequence[ReportedRun]) -> list[Panel]:
+    panels = []
+    best = {run.slot: run.config.get("train", {}).get("best_epoch") for run in runs}
+    for key, title, label in (
+        ("train_loss", "Training loss", "loss"),
+        ("val_auc", "Validation AUC", "AUC"),
+    ):
+        lines, legend = {}, []
+        for run in runs:
+            points = [(e["epoch"], e[key]) for e in run.history if e.get(key) is not None]
+            if points:
+                epochs, values = np.asarray(points, dtype=np.float64).T
+                lines[run.slot] = (epochs, values)
+                legend.append((run.slot, run.label, f"{values[-1]:.3f}"))
+        if lines:
+            svg = figures.draw_history(lines, best=best, label=label, name=f"history-{key}")
+            panels.append(Panel(svg, title, tuple(legend)))
+    return panels
+
+
+def _picture_section(
+    runs: Sequence[ReportedRun], pictures: Sequence[Picture]
+) -> dict[str, Any] | None:
+    if not pictures:
+        return None
+    strip = draw_strip(pictures)
+    cards = []
+    for picture, image, error_map in zip(pictures, strip.images, strip.error_maps, strict=True):
+        verdicts = []
+        for run in runs:
+            score = picture.scores.get(run.label)
+            if score is not None and not np.isnan(score):
+                threshold = run.config["threshold"]
+                verdicts.append(
+                    {
+                        "run": run,
+                        "score": float(score),
+                        "threshold": threshold,
+                        "right": (score > threshold) == picture.is_fake,
+                    }
+                )
+        cards.append(
+            {"picture": picture, "image": image, "error_map": error_map, "verdicts": verdicts}
+        )
+    return {"strip": strip, "cards": cards}

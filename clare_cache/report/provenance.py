@@ -1,0 +1,111 @@
+"""Where a report's numbers come from, and which images are absent from them."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from clare_cache.report.runs import ReportedRun
+from clare_cache.report.tables import DASH, Cell, Column, Table
+
+MAX_MISSING_ROWS = 50
+
+
+def missing_images(runs: Sequence[ReportedRun]) -> Table | None:
+    """The ledger: images without a score, with the reason and the heads that miss them."""
+    parts = []
+    for run in runs:
+        table = run.evaluation.predictions
+        absent = table.loc[table["score"].isna(), ["path", "split", "label", "view", "missing"]]
+        parts.append(absent.assign(head=run.label))
+    ledger = pd.concat(parts, ignore_index=True)
+    if not len(ledger):
+        return None
+    keys = ["path", "split", "label", "view", "missing"]
+    heads = ledger.groupby(keys, sort=True)["head"].agg(list).reset_index()
+    rows = []
+    for item in heads.head(MAX_MISSING_ROWS).to_dict("records"):
+        every = len(item["head"]) == len(runs)
+        rows.append(
+            (
+                Cell(item["path"], numeric=False),
+                Cell("fake" if item["label"] else "real", numeric=False),
+                Cell(item["split"], numeric=False),
+                Cell(item["view"], numeric=False),
+                Cell(item["missing"], numeric=False),
+                Cell("all" if every else ", ".join(item["head"]), numeric=False),
+            )
+        )
+    titles = ("Path", "Label", "Split", "View", "Reason", "Heads")
+    n_images = heads["path"].nunique()
+    shown = f"The first {len(rows)} of {len(heads):,} lines." if len(rows) < len(heads) else ""
+    images = "1 image has" if n_images == 1 else f"{n_images:,} images have"
+    note = (
+        f"{images} no score in at least one view. They count as asked for and lower the coverage; "
+        f"nothing stands in for them. {shown}"
+    )
+    columns = tuple(Column(title, numeric=False) for title in titles)
+    return Table("Missing images", columns, tuple(rows), note.strip())
+
+
+def features(runs: Sequence[ReportedRun]) -> Table:
+    """Which cached arrays were used, by fingerprint, with what they were declared to be."""
+    users: dict[tuple[str, str], list[ReportedRun]] = {}
+    declared: dict[tuple[str, str], str] = {}
+    for run in runs:
+        for name, item in run.config.get("features", {}).items():
+            key = (str(name), str(item.get("fingerprint", "not recorded")))
+            users.setdefault(key, []).append(run)
+            declared[key] = " · ".join(_flat(item.get("declared", {}))) or DASH
+    rows = [
+        (
+            Cell(name, digest, numeric=False),
+            Cell(declared[name, digest], numeric=False),
+            Cell(", ".join(run.label for run in users[name, digest]), numeric=False),
+        )
+        for name, digest in sorted(users)
+    ]
+    columns = tuple(Column(t, numeric=False) for t in ("Array", "Declared inputs", "Used by"))
+    return Table("Cached features", columns, tuple(rows))
+
+
+def trainings(runs: Sequence[ReportedRun], store: str | None = None) -> Table:
+    """How each head was made; `store` is named for runs that do not name theirs."""
+    rows = []
+    for run in runs:
+        config = run.config
+        trained = {k: v for k, v in config.get("train", {}).items() if k != "generators"}
+        rows.append(
+            (
+                Cell(run.label, run.evaluation.run.name, numeric=False, slot=run.slot),
+                Cell(" · ".join(_flat(config.get("options", {}))) or DASH, numeric=False),
+                Cell(" · ".join(_flat(trained)) or DASH, numeric=False),
+                Cell(
+                    f"{config['threshold']:.4f}",
+                    str(config.get("threshold_from") or "origin not recorded"),
+                    numeric=False,
+                ),
+                Cell(str(config.get("manifest") or DASH), numeric=False),
+                Cell(str(config.get("store") or store or DASH), numeric=False),
+                Cell(" · ".join(_flat(config.get("versions", {}))) or DASH, numeric=False),
+            )
+        )
+    titles = ("Head", "Options", "Training", "Threshold", "Manifest", "Store", "Versions")
+    columns = tuple(Column(title, numeric=False) for title in titles)
+    return Table("Runs", columns, tuple(rows))
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`key value` of every leaf, nested keys joined by dots, long digests cut to 12 digits."""
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping):
+            yield from _flat(item, f"{name}.")
+        elif isinstance(item, str):
+            is_digest = len(item) >= 32 and set(item) <= set("0123456789abcdef")
+            yield f"{name} {item[:12] + '…' if is_digest else item or '(empty)'}"
+        elif isinstance(item, float):
+            yield f"{name} {item:.4g}"
+        elif item is not None:
+            yield f"{name} {json.dumps(item)}"

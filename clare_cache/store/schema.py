@@ -1,0 +1,177 @@
+"""The store's format as data: names, shapes, versions, records. No I/O; see docs/store-format.md.
+
+my-store/
+  store.json                                 StoreDescription
+  index.parquet                              image_id → row
+  features.zarr/<view>/<array>               Zarr v3, one row per image
+  commits/<view>/<array>/<block>.json        CommitRecord, written last
+  ledger/<view>/<array>/<block>.json         images that could not be used, with the reason
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from clare_cache.errors import StoreError
+from clare_cache.fingerprint import fingerprint
+from clare_cache.types import ArraySpec, ImageId
+
+FORMAT_VERSION = 1
+
+BLOCK_ROWS = 256
+"""Rows that are extracted, written and committed together: the work that a crash can cost."""
+
+CHUNK_NBYTES = 8 * 2**20
+"""Upper bound of one chunk file. 8 MiB was the fastest to read of 1 to 256 images a chunk."""
+
+STORE_FILE = "store.json"
+INDEX_FILE = "index.parquet"
+FEATURES_FOLDER = "features.zarr"
+COMMITS_FOLDER = "commits"
+LEDGER_FOLDER = "ledger"
+BLOCK_FILES = "[0-9]*.json"
+"""Commit records and ledgers by glob; a write that was killed leaves `.0.….partial.json`."""
+
+
+@dataclass(frozen=True)
+class ArrayEntry:
+    """One array of one view: what a row holds, how it is chunked, and what it was made from.
+
+    `source` tells people where the weights came from; it is not part of the fingerprint.
+    """
+
+    view: str
+    spec: ArraySpec
+    chunk_rows: int
+    declared: Mapping[str, Any]
+    source: str = ""
+
+    @property
+    def key(self) -> str:
+        """`<view>/<array>`, the path inside `features.zarr`."""
+        return f"{self.view}/{self.spec.name}"
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.declared)
+
+
+@dataclass(frozen=True)
+class StoreDescription:
+    """The content of `store.json`."""
+
+    block_rows: int = BLOCK_ROWS
+    arrays: Mapping[str, ArrayEntry] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        arrays = {
+            key: asdict(entry) | {"fingerprint": entry.fingerprint}
+            for key, entry in sorted(self.arrays.items())
+        }
+        return {
+            "format": "clare-cache store",
+            "format_version": FORMAT_VERSION,
+            "block_rows": self.block_rows,
+            "arrays": arrays,
+            "fingerprint": fingerprint({k: a["fingerprint"] for k, a in arrays.items()}),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], where: str) -> "StoreDescription":
+        """Raises StoreError for an unknown format version or fingerprints that do not fit."""
+        version = value.get("format_version") if isinstance(value, Mapping) else None
+        if version != FORMAT_VERSION:
+            raise StoreError(
+                f"store {where}: format version {FORMAT_VERSION} is understood, found {version!r} "
+                f"in {STORE_FILE}. Install the clare-cache release that wrote it, or extract again."
+            )
+        arrays = {}
+        for key, item in value["arrays"].items():
+            spec = item["spec"]
+            entry = ArrayEntry(
+                view=item["view"],
+                spec=ArraySpec(
+                    name=spec["name"],
+                    shape=tuple(spec["shape"]),
+                    axes=tuple(spec["axes"]),
+                    dtype=spec["dtype"],
+                    meaning=spec["meaning"],
+                ),
+                chunk_rows=item["chunk_rows"],
+                declared=item["declared"],
+                source=item["source"],
+            )
+            if entry.fingerprint != item["fingerprint"]:
+                raise StoreError(
+                    f"store {where}: the declared inputs of {key} hash to {entry.fingerprint}, "
+                    f"{STORE_FILE} says {item['fingerprint']}. It was edited by hand; restore it."
+                )
+            arrays[key] = entry
+        return cls(block_rows=value["block_rows"], arrays=arrays)
+
+
+@dataclass(frozen=True)
+class LedgerLine:
+    """An image that has no row in one array of one view, and why."""
+
+    image_id: ImageId
+    path: str
+    stage: str
+    reason: str
+    view: str
+    array: str
+
+
+@dataclass(frozen=True)
+class CommitRecord:
+    """One block of one array is on disk: which rows it holds and what their bytes check to.
+
+    `rows` are row numbers of the whole array, ascending; `failed` those in the ledger.
+    `checksums` maps a chunk's file name below the array to the CRC-32C of its bytes.
+    """
+
+    view: str
+    array: str
+    block: int
+    fingerprint: str
+    rows: tuple[int, ...]
+    failed: tuple[int, ...]
+    checksums: Mapping[str, int]
+    seconds: float
+    versions: Mapping[str, str]
+    finished_at: str
+
+    def to_json(self) -> dict[str, Any]:
+        value = asdict(self)
+        value["rows"] = to_ranges(self.rows)
+        value["failed"] = to_ranges(self.failed)
+        return {"format_version": FORMAT_VERSION, **value}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "CommitRecord":
+        fields = {k: v for k, v in value.items() if k != "format_version"}
+        fields["rows"] = from_ranges(value["rows"])
+        fields["failed"] = from_ranges(value["failed"])
+        return cls(**fields)
+
+
+def chunk_rows_for(spec: ArraySpec, block_rows: int) -> int:
+    """Rows per chunk: the largest divisor of the block that stays within 8 MiB, at least 1."""
+    fitting = max(1, CHUNK_NBYTES // spec.row_nbytes)
+    return max(n for n in range(1, block_rows + 1) if block_rows % n == 0 and n <= fitting)
+
+
+def to_ranges(rows: tuple[int, ...]) -> list[list[int]]:
+    """Ascending numbers as [first, last] pairs, so that a full block's record stays short."""
+    ranges: list[list[int]] = []
+    for row in rows:
+        if ranges and ranges[-1][1] == row - 1:
+            ranges[-1][1] = row
+        else:
+            ranges.append([row, row])
+    return ranges
+
+
+def from_ranges(ranges: list[list[int]]) -> tuple[int, ...]:
+    """The inverse of `to_ranges`."""
+    return tuple(row for first, last in ranges for row in range(first, last + 1))

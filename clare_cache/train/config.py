@@ -1,0 +1,40 @@
+"""Settings of training as data, checked when made. Imports no torch."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Selection = Literal["val_auc", "val_ap", "val_loss", "last"]
+
+
+class OptimiserConfig(BaseModel):
+    """How one head is optimised. The defaults are RINE's: Adam, 1e-3, constant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """SGD only."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Stepped once per epoch, as CoOp does."""
+    warmup_epochs: int = Field(default=0, ge=0)
+    warmup_lr: float = Field(default=1e-5, gt=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Upper bound of the gradient's L2 norm over all parameters of the head."""
+
+
+class TrainConfig(BaseModel):
+    """One pass over the data for all heads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=128, ge=2)
+    seed: int = Field(default=0, ge=0)
+    """Decides the data order, every head's initial weights and its dropout."""
+    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the training groups held out when the manifest has no `val` split."""
+    select: Selection = "val_auc"
+    """What decides the epoch that is kept."""

@@ -1,0 +1,46 @@
+"""Optimiser and learning rate of one head."""
+
+import math
+
+import torch
+
+from clare_cache.errors import TrainError
+from clare_cache.heads.protocol import Head
+from clare_cache.train.config import OptimiserConfig
+
+
+def learning_rate(config: OptimiserConfig, epoch: int, epochs: int) -> float:
+    """Learning rate of an epoch counted from 0.
+
+    CoOp's cosine runs over the total number of epochs but starts after the warm-up, so it never
+    reaches zero: 2e-3 over 5 epochs with one of warm-up gives 1e-5, 2e-3, 1.809e-3, 1.309e-3,
+    6.910e-4.
+    """
+    if epoch < config.warmup_epochs:
+        return config.warmup_lr
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / epochs))
+
+
+def build_optimiser(head: Head, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """The optimiser over exactly the head's trainable parameters.
+
+    Raises TrainError when a parameter asks for gradients but is not handed over: the published
+    CLaRE leaves its fusion layers at their random initial values that way.
+    """
+    handed = head.trainable_parameters()
+    names = {id(p): name for name, p in head.named_parameters() if p.requires_grad}
+    left_out = names.keys() - {id(p) for p in handed}
+    if left_out or not handed:
+        raise TrainError(
+            f"head {head.family}: {len(names)} parameters require gradients, "
+            f"{len(handed)} reach the optimiser; left out: "
+            f"{', '.join(sorted(names[i] for i in left_out)) or 'all'}."
+        )
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(
+            handed, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
+    return kind(handed, lr=config.lr, weight_decay=config.weight_decay)

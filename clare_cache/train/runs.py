@@ -1,0 +1,56 @@
+"""The folder that a trained head leaves behind, and what it says of its making."""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from clare_cache.data import FeatureData
+from clare_cache.files import write_text
+from clare_cache.heads.files import save_head
+from clare_cache.train.config import TrainConfig
+from clare_cache.train.loop import Trained
+
+HISTORY_FILE = "history.jsonl"
+RECIPE_FILE = "recipe.yaml"
+
+
+def describe_run(
+    trained: Trained, train: FeatureData, validation: FeatureData, config: TrainConfig
+) -> dict[str, Any]:
+    """What `config.json` says beside the head itself: how it was trained, chosen and on what."""
+    groups = validation.rows["group"].nunique()
+    fakes = train.rows.loc[train.rows["label"] == 1, "generator"]
+    return {
+        "label": trained.label,
+        "threshold": trained.threshold,
+        "threshold_from": f"validation: {len(validation)} images of {groups} groups",
+        "validation": dict(trained.validation),
+        "train": {
+            **config.model_dump(),
+            "optimiser": trained.optimiser.model_dump(),
+            "best_epoch": trained.best_epoch,
+            "retired": trained.retired,
+            "seconds": round(trained.seconds, 3),
+            "n_images": len(train),
+            "n_missing": len(train.missing),
+            "n_validation_images": len(validation),
+            "generators": sorted(set(fakes)),
+        },
+        "features": {
+            name: value for name, value in train.fingerprints.items() if name in trained.head.needs
+        },
+        "versions": {name: version(name) for name in ("clare-cache", "torch", "numpy")},
+    }
+
+
+def save_run(
+    folder: Path, trained: Trained, *, description: Mapping[str, Any], recipe: str
+) -> None:
+    """Write `head.safetensors`, `config.json`, `history.jsonl` and `recipe.yaml`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / RECIPE_FILE, recipe)
+    lines = [json.dumps(line, allow_nan=False) for line in trained.history]
+    write_text(folder / HISTORY_FILE, "\n".join(lines) + "\n")
+    save_head(trained.head, folder, extra=description)

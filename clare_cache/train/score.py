@@ -1,0 +1,81 @@
+"""A trained head over cached features → scores, and the tidy rows that evaluation reads."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from clare_cache.data import FeatureData
+from clare_cache.heads.protocol import Head
+from clare_cache.manifest import Manifest
+
+SCORE_BATCH = 256
+
+IDENTITY_COLUMNS = (
+    "image_id",
+    "path",
+    "label",
+    "split",
+    "source",
+    "generator",
+    "family",
+    "group",
+)
+
+
+def batches_in_order(n: int, batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """0..n−1 in consecutive batches."""
+    for start in range(0, n, batch_size):
+        yield np.arange(start, min(start + batch_size, n))
+
+
+def score(
+    heads: Sequence[Head],
+    data: FeatureData,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = SCORE_BATCH,
+) -> list[NDArray[np.float64]]:
+    """Log-odds of "fake" (n,) for each head, from one pass over the data, in evaluation mode."""
+    parts: list[list[torch.Tensor]] = [[] for _ in heads]
+    modes = [head.training for head in heads]
+    with torch.inference_mode():
+        for head in heads:
+            head.eval()
+        for indices in batches_in_order(len(data), batch_size):
+            features, _ = data.batch(indices)
+            features = {name: tensor.to(device) for name, tensor in features.items()}
+            for part, head in zip(parts, heads, strict=True):
+                part.append(head(features).score.double().cpu())
+    for head, training in zip(heads, modes, strict=True):
+        head.train(training)
+    return [torch.cat(part).numpy() if part else np.empty(0) for part in parts]
+
+
+def probability(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probability of "fake" in [0, 1], also for large log-odds of either sign."""
+    return expit(log_odds)
+
+
+def predict_rows(
+    manifest: Manifest, data: FeatureData, log_odds: NDArray[np.float64]
+) -> pd.DataFrame:
+    """One row per manifest row, scored or not: the content of `predictions.parquet`.
+
+    Columns: those that identify the image, view, score (probability of fake), log_odds, and
+    missing ("" or the ledger's reason; score and log_odds are then NaN).
+    """
+    frame = manifest.rows.loc[:, list(IDENTITY_COLUMNS)].reset_index(drop=True)
+    frame["view"] = data.view
+    missing = {m.position: m.reason for m in data.missing}
+    scored = np.ones(len(frame), dtype=bool)
+    scored[list(missing)] = False
+    values = np.full(len(frame), np.nan)
+    values[scored] = log_odds
+    frame["score"] = probability(values)
+    frame["log_odds"] = values
+    frame["missing"] = [missing.get(i, "") for i in range(len(frame))]
+    return frame

@@ -1,0 +1,106 @@
+"""Stage one as the user calls it: names of features and weights in, a filled store out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from clare_cache.backbones import FEATURES, load_backbones
+from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
+from clare_cache.backbones.protocol import Backbone
+from clare_cache.errors import ExtractError, raise_faults
+from clare_cache.extract import ExtractReport, extract_features
+from clare_cache.manifest import Manifest
+from clare_cache.types import CLEAN, ImageId, OnProgress, ignore_progress
+
+Config = TypeVar("Config", ErrorMapConfig, ClipConfig)
+
+
+def extract(
+    manifest: Manifest,
+    store: str | Path,
+    *,
+    root: str | Path = ".",
+    features: Sequence[str] = tuple(FEATURES),
+    view: str = CLEAN,
+    sd: str | None = None,
+    clip: str | None = None,
+    error_map: ErrorMapConfig | None = None,
+    image_tower: ClipConfig | None = None,
+    device: str = "auto",
+    batch_size: int = 16,
+    workers: int = 2,
+    block_rows: int | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> ExtractReport:
+    """Make the `features` that `store` lacks for the images of `manifest`, each image once.
+
+    `sd` and `clip` name the weights (see `clare-cache extract --help`); only networks that the
+    features need are loaded. Raises ExtractError for unknown features or views, StoreMismatch
+    when the store was made from other inputs.
+    """
+    faults = [
+        f"feature {name}: expected one of {', '.join(FEATURES)}"
+        for name in features
+        if name not in FEATURES
+    ]
+    if view != CLEAN:
+        faults.append(f"view {view}: expected {CLEAN}, the only one so far")
+    raise_faults(ExtractError, "extract", faults)
+    backbones = load_backbones(
+        sd=sd,
+        clip=clip,
+        features=features,
+        error_map=error_map or ErrorMapConfig(),
+        clip_config=image_tower or ClipConfig(),
+        device=device,
+    )
+    return extract_features(
+        store,
+        paths_by_image(manifest),
+        root=root,
+        backbones=backbones,
+        features=features,
+        view=view,
+        batch_size=batch_size,
+        workers=workers,
+        block_rows=block_rows,
+        on_progress=on_progress,
+    )
+
+
+def paths_by_image(manifest: Manifest) -> dict[ImageId, tuple[str, ...]]:
+    """Every distinct image once, with all the places where its bytes may lie."""
+    grouped = manifest.rows.groupby("image_id", sort=False)["path"].agg(tuple)
+    return {ImageId(str(image_id)): paths for image_id, paths in grouped.items()}
+
+
+def rebuild_backbones(
+    features: Mapping[str, Mapping[str, Any]],
+    *,
+    sd: str | None = None,
+    clip: str | None = None,
+    device: str = "auto",
+) -> list[Backbone]:
+    """The backbones that made these features, from what the store declared of them.
+
+    `features` maps array → {"declared", "source"}; `sd` and `clip` say where the same weights
+    lie now, by default where they came from.
+    """
+    sources = {FEATURES[name]: value["source"] for name, value in features.items()}
+    declared: dict[str, dict[str, Any]] = {}
+    for name, value in features.items():
+        declared.setdefault(FEATURES[name], {}).update(value["declared"])
+    return load_backbones(
+        sd=sd or sources.get("error_map"),
+        clip=clip or sources.get("clip"),
+        features=list(features),
+        error_map=_config(ErrorMapConfig, declared.get("error_map", {})),
+        clip_config=_config(ClipConfig, declared.get("clip", {})),
+        device=device,
+    )
+
+
+def _config(kind: type[Config], declared: Mapping[str, Any]) -> Config:
+    """Settings bear the same names in a declaration, so they can be read back from it."""
+    return kind(**{f.name: declared[f.name] for f in fields(kind) if f.name in declared})

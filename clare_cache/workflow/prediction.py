@@ -1,0 +1,123 @@
+"""New image files → score and verdict, through the same features as in training."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from clare_cache.errors import ImageError
+from clare_cache.fingerprint import fingerprint
+from clare_cache.heads.files import check_features
+from clare_cache.images import decode
+from clare_cache.manifest.build import IMAGE_SUFFIXES
+from clare_cache.types import ImageId, OnProgress, Progress, ignore_progress
+from clare_cache.workflow.features import rebuild_backbones
+from clare_cache.workflow.training import load_head
+
+BATCH = 16
+
+
+def predict(
+    run: str | Path,
+    images: Sequence[str | Path],
+    *,
+    sd: str | None = None,
+    clip: str | None = None,
+    device: str = "auto",
+    on_progress: OnProgress = ignore_progress,
+) -> pd.DataFrame:
+    """One row per image: path, image_id, score (probability of fake), verdict, reason.
+
+    The verdict compares the score with the threshold chosen on validation. An image that cannot
+    be used has verdict "unusable", no score, and the reason. Raises HeadError when the weights
+    found now are not those that made the features in training.
+    """
+    head, config = load_head(run, clip=clip, device=device)
+    trained = {
+        name: {**config["features"][name], "source": config["sources"][name]}
+        for name in config["needs"]
+    }
+    backbones = rebuild_backbones(trained, sd=sd, clip=clip, device=device)
+    check_features(config, _declarations(backbones, config["needs"]))
+    device_now = next(head.parameters()).device
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(images), BATCH):
+        batch = [_open(Path(path)) for path in images[start : start + BATCH]]
+        good = [item for item in batch if item["pixels"] is not None]
+        if good:
+            features = {}
+            for backbone in backbones:
+                wanted = [s.name for s in backbone.arrays if s.name in config["needs"]]
+                pictures = np.stack([backbone.preprocess(item["pixels"]) for item in good])
+                outputs = backbone(pictures, [item["image_id"] for item in good], wanted)
+                features.update({n: torch.from_numpy(np.asarray(v)) for n, v in outputs.items()})
+            with torch.inference_mode():
+                moved = {name: tensor.to(device_now) for name, tensor in features.items()}
+                scores = torch.sigmoid(head(moved).score.double()).tolist()
+            for item, value in zip(good, scores, strict=True):
+                item["score"] = value
+        rows += [_verdict(item, config["threshold"]) for item in batch]
+        on_progress(Progress(what="predict", done=len(rows), total=len(images), unit="image"))
+    return pd.DataFrame(rows, columns=["path", "image_id", "score", "verdict", "reason"])
+
+
+def image_files(paths: Sequence[str | Path]) -> list[Path]:
+    """The given files, and the image files below the given folders, sorted.
+
+    Raises ImageError when that is nothing.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES)
+            found += [p for p in inside if p.is_file()]
+        else:
+            found.append(path)
+    if not found:
+        names = ", ".join(map(str, paths))
+        raise ImageError("read", f"images were expected in {names}, found none")
+    return found
+
+
+def _declarations(backbones: Sequence[Any], needs: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    found: dict[str, Mapping[str, Any]] = {}
+    for backbone in backbones:
+        for spec in backbone.arrays:
+            if spec.name in needs:
+                declared = dict(backbone.declared(spec.name))
+                found[spec.name] = {"fingerprint": fingerprint(declared), "declared": declared}
+    return found
+
+
+def _open(path: Path) -> dict[str, Any]:
+    item: dict[str, Any] = {"path": str(path), "image_id": "", "pixels": None, "score": None}
+    try:
+        data = path.read_bytes()
+        item["image_id"] = ImageId(hashlib.sha256(data).hexdigest())
+        item["pixels"] = decode(data)
+    except OSError as error:
+        item["reason"] = f"read: {error.strerror or error}"
+    except ImageError as error:
+        item["reason"] = str(error)
+    return item
+
+
+def _verdict(item: Mapping[str, Any], threshold: float) -> dict[str, Any]:
+    score = item["score"]
+    reason = item.get("reason", "")
+    if score is None or not np.isfinite(score):
+        verdict, score = "unusable", None
+        reason = reason or "score: not finite"
+    else:
+        verdict = "fake" if score > threshold else "real"
+    return {
+        "path": item["path"],
+        "image_id": item["image_id"],
+        "score": score,
+        "verdict": verdict,
+        "reason": reason,
+    }

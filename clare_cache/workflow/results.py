@@ -1,0 +1,176 @@
+"""Trained heads over test data → predictions and scores; scores → one page."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from clare_cache.backbones.numerics import pick_device
+from clare_cache.data import load
+from clare_cache.errors import ImageError, ReportError
+from clare_cache.evaluate import evaluate_run, read_config, read_predictions
+from clare_cache.extract.block import Item, load_pixels
+from clare_cache.files import write_whole
+from clare_cache.heads.files import check_features
+from clare_cache.images import thumbnail
+from clare_cache.manifest import Manifest
+from clare_cache.recipe import read_recipe
+from clare_cache.report import Picture, build_report
+from clare_cache.seeds import generator_for
+from clare_cache.store import Store, open_store
+from clare_cache.train.runs import RECIPE_FILE
+from clare_cache.train.score import predict_rows, score
+from clare_cache.types import CLEAN, ImageId
+from clare_cache.workflow.training import hold_out, load_head
+
+PREDICTIONS_FILE = "predictions.parquet"
+THUMBNAIL_PX = 144
+PICTURES_PER_GENERATOR = 2
+
+
+def find_runs(paths: Sequence[str | Path]) -> list[Path]:
+    """The run folders among `paths` and directly below them, in order.
+
+    Raises ReportError for a path that is neither.
+    """
+    found = []
+    for path in map(Path, paths):
+        inside = sorted(p.parent for p in path.glob("*/config.json"))
+        if (path / "config.json").is_file():
+            found.append(path)
+        elif inside:
+            found += inside
+        else:
+            raise ReportError(
+                f"run {path}: expected a folder with config.json, or one that holds such folders, "
+                "found neither. Give what `clare-cache train-head` wrote."
+            )
+    return found
+
+
+def evaluate(
+    runs: Sequence[str | Path],
+    *,
+    store: str | Path | None = None,
+    manifest: str | Path | None = None,
+    splits: Sequence[str] | None = None,
+    clip: str | None = None,
+    device: str = "auto",
+) -> dict[Path, pd.DataFrame]:
+    """Score every run on its validation images and test splits; the tidy table of each.
+
+    Writes `predictions.parquet`, `metrics.json`, `metrics.csv` and the model card `README.md`.
+    Store, manifest and splits default to those the run was trained with. With another manifest
+    there is no validation split, only what is asked for. Raises HeadError when the store's
+    features are not those that the head was trained on.
+    """
+    tables = {}
+    for run in find_runs(runs):
+        config, recipe = read_config(run), read_recipe(run / RECIPE_FILE)
+        opened = open_store(store or config["store"])
+        head, config = load_head(run, clip=clip, device=device)
+        check_features(config, features_found(opened, head.needs))
+        rows = Manifest.read(manifest or config["manifest"])
+        wanted = list(splits or recipe.evaluate.splits)
+        if manifest is None:
+            _refuse_changed(run, config["manifest_fingerprint"], rows)
+            parts = [hold_out(rows, recipe)[1].rows, rows.where(split=wanted).rows]
+            chosen = Manifest.from_rows(pd.concat(parts, ignore_index=True))
+        else:
+            chosen = rows.where(split=wanted)
+        if not len(rows.where(split=wanted)):
+            raise ReportError(
+                f"run {run}: splits {', '.join(wanted)} were asked for, found "
+                f"{', '.join(sorted(set(rows.rows['split'])))} in the manifest. Give --split."
+            )
+        data = load(opened, chosen, needs=head.needs)
+        log_odds = score([head], data, device=pick_device(device))[0]
+        predictions = predict_rows(chosen, data, log_odds)
+        write_whole(run / PREDICTIONS_FILE, partial(predictions.to_parquet, index=False))
+        tables[run] = evaluate_run(run, n_resamples=recipe.evaluate.n_resamples)
+    return tables
+
+
+def features_found(store: Store, needs: Sequence[str]) -> dict[str, dict[str, object]]:
+    """What the store declares of the arrays that a head needs and it has."""
+    return {
+        name: {"fingerprint": handle.fingerprint, "declared": dict(handle.declared)}
+        for name in needs
+        if f"{CLEAN}/{name}" in store and (handle := store[f"{CLEAN}/{name}"])
+    }
+
+
+def report(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    title: str = "Detectors of generated images",
+    root: str | Path | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """One self-contained HTML page about evaluated runs.
+
+    `root` is the folder of the images; with it the page shows pictures beside error maps.
+    """
+    folders = find_runs(runs)
+    if lacking := [str(run) for run in folders if not (run / PREDICTIONS_FILE).is_file()]:
+        raise ReportError(
+            f"report: runs {', '.join(lacking)} have no {PREDICTIONS_FILE}. "
+            "Run `clare-cache evaluate` on them first."
+        )
+    pictures = [] if root is None else collect_pictures(folders, Path(root))
+    return build_report(folders, Path(out), title=title, notes=notes, pictures=pictures)
+
+
+def collect_pictures(runs: Sequence[Path], root: Path) -> list[Picture]:
+    """A few test images of every generator, drawn by their ids, with error maps and scores."""
+    configs = {run: read_config(run) for run in runs}
+    store = open_store(configs[runs[0]]["store"])
+    key = f"{CLEAN}/error_map"
+    if key not in store:
+        return []
+    tables = {configs[r]["label"]: read_predictions(r / PREDICTIONS_FILE) for r in runs}
+    first = next(iter(tables.values()))
+    shown = first[(first["split"] != "val") & first["score"].notna()]
+    pictures = []
+    for generator, rows in shown.groupby("generator", sort=False):
+        order = generator_for(0, str(generator), "pictures").permutation(len(rows))
+        for row in rows.iloc[order[:PICTURES_PER_GENERATOR]].to_dict("records"):
+            image_id = ImageId(row["image_id"])
+            try:
+                pixels = load_pixels(Item(0, image_id, (row["path"],)), root)
+            except ImageError as error:
+                raise ReportError(
+                    f"report: image {row['path']} was asked for below {root}, {error}. "
+                    "Give the right --root, or leave it out to do without pictures."
+                ) from error
+            pictures.append(
+                Picture(
+                    caption=str(generator),
+                    label=int(row["label"]),
+                    pixels=thumbnail(pixels, THUMBNAIL_PX),
+                    error_map=np.asarray(store[key].by_image_id([image_id])[0]),
+                    scores=_scores(tables, image_id),
+                )
+            )
+    return pictures
+
+
+def _scores(tables: dict[str, pd.DataFrame], image_id: ImageId) -> dict[str, float]:
+    found = {}
+    for label, table in tables.items():
+        values = table.loc[table["image_id"] == image_id, "score"]
+        if len(values) and values.notna().any():
+            found[label] = float(values.iloc[0])
+    return found
+
+
+def _refuse_changed(run: Path, recorded: str, manifest: Manifest) -> None:
+    if manifest.fingerprint() != recorded:
+        raise ReportError(
+            f"run {run}: its manifest had fingerprint {recorded}, found {manifest.fingerprint()}. "
+            "Labels, splits or groups changed since training: train again, or name the manifest "
+            "to test on with --manifest."
+        )

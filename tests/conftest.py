@@ -1,0 +1,68 @@
+"""What several test folders share: the golden generator and small pictures."""
+
+import importlib.util
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def draw(
+    name: str, shape: tuple[int, ...], *, scale: float = 1.0, offset: float = 0.0
+) -> np.ndarray:
+    """The golden files' rule: every tensor is a function of its name (seed 11), in float32."""
+    generator = np.random.default_rng([11, zlib.crc32(name.encode())])
+    values = generator.standard_normal(shape, dtype=np.float32)
+    return values * np.float32(scale) + np.float32(offset)
+
+
+def draw_parameter(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A seeded weight: its scale and offset follow from its name and shape."""
+    if len(shape) < 2:
+        norm_weight = ("ln" in name or "norm" in name) and name.endswith("weight")
+        return draw(name, shape, scale=0.05, offset=1.0 if norm_weight else 0.0)
+    embedding = "embedding" in name or "pos_embed" in name or name.endswith("ctx")
+    scale = 0.02 if embedding else float(np.prod(shape[1:])) ** -0.5
+    return draw(name, shape, scale=scale)
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    return GOLDEN
+
+
+class Draw(NamedTuple):
+    """The golden files' two rules, for tests, which cannot import this file."""
+
+    array: Callable[..., np.ndarray]
+    parameter: Callable[[str, tuple[int, ...]], np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def golden_draw() -> Draw:
+    return Draw(draw, draw_parameter)
+
+
+@pytest.fixture(scope="session")
+def build_text_tower() -> Any:
+    """The class of a small frozen text tower; imported only where asked for, as torch is slow."""
+    path = Path(__file__).with_name("reference_tower.py")
+    spec = importlib.util.spec_from_file_location("reference_tower", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ReferenceTower
+
+
+@pytest.fixture(scope="session")
+def odd_images() -> Callable[[Path], dict[str, Any]]:
+    """`write_odd_images` of tests/odd_images.py: folder → file name → OddImage."""
+    path = Path(__file__).with_name("odd_images.py")
+    spec = importlib.util.spec_from_file_location("odd_images", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.write_odd_images

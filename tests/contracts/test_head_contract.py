@@ -1,0 +1,220 @@
+"""What every head owes its callers. A new head inherits `HeadContract` in one line."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from clare_cache.errors import HeadError
+from clare_cache.heads import HEADS, build_head, head_needs, load_head, save_head
+
+SHAPES = {
+    "error_map": (4, 8, 8),
+    "clip_patch_tokens": (9, 32),
+    "clip_block_cls": (3, 24),
+    "clip_embedding": (20,),
+    "unrelated": (5,),
+}
+
+
+class Recording(Mapping):
+    """Features that remember which arrays were looked at."""
+
+    def __init__(self, features) -> None:
+        self.features, self.read = features, set()
+
+    def __getitem__(self, name):
+        self.read.add(name)
+        return self.features[name]
+
+    def __iter__(self):
+        return iter(self.features)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+def make_features(n_rows: int, dtype=torch.float32) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return {
+        name: torch.randn(n_rows, *shape, generator=generator).abs().to(dtype)
+        for name, shape in SHAPES.items()
+    }
+
+
+class HeadContract:
+    """Not collected itself: subclasses are, by their name."""
+
+    family: ClassVar[str]
+    options: ClassVar[dict[str, Any]] = {}
+
+    @pytest.fixture
+    def tower(self, build_text_tower):
+        return build_text_tower()
+
+    def build(self, tower, seed: int = 0):
+        return build_head(self.family, shapes=SHAPES, text=tower, seed=seed, **self.options)
+
+    @pytest.fixture
+    def head(self, tower):
+        return self.build(tower)
+
+    @pytest.mark.parametrize("n_rows", [1, 6])
+    @pytest.mark.parametrize("training", [False, True])
+    def test_gives_two_logits_an_image_and_one_loss(self, head, n_rows, training):
+        head.train(training)
+        output = head(make_features(n_rows))
+        assert output.class_logits.shape == (n_rows, 2)
+        assert output.class_logits.dtype == torch.float32
+        assert output.score.shape == (n_rows,)
+        if output.embedding is not None:
+            assert output.embedding.shape[0] == n_rows
+            assert output.embedding.ndim == 2
+        loss = head.loss(output, torch.arange(n_rows) % 2)
+        assert loss.shape == ()
+        assert torch.isfinite(loss)
+
+    def test_half_precision_rows_are_computed_in_float32(self, head):
+        head.eval()
+        rows = make_features(3, torch.float16)
+        found = head(rows).class_logits
+        assert found.dtype == torch.float32
+        assert torch.equal(found, head({k: v.float() for k, v in rows.items()}).class_logits)
+
+    def test_a_double_head_computes_in_double(self, head):
+        found = head.eval().double()(make_features(3))
+        assert found.class_logits.dtype == torch.float64
+
+    def test_images_do_not_see_each_other(self, head):
+        head.eval()
+        rows, order = make_features(6), torch.tensor([3, 0, 5, 1, 4, 2])
+        together = head(rows).class_logits
+        shuffled = head({name: tensor[order] for name, tensor in rows.items()}).class_logits
+        alone = torch.cat(
+            [head({k: v[i : i + 1] for k, v in rows.items()}).class_logits for i in range(6)]
+        )
+        scale = together.detach().abs().max().item()
+        assert torch.allclose(shuffled, together[order], rtol=0, atol=1e-5 * scale)
+        assert torch.allclose(alone, together, rtol=0, atol=1e-5 * scale)
+
+    def test_evaluation_is_deterministic_and_differs_between_images(self, head):
+        head.eval()
+        first, second = head(make_features(4)).score, head(make_features(4)).score
+        assert torch.equal(first, second)
+        assert len(set(first.tolist())) == 4
+
+    def test_needs_names_exactly_what_is_read(self, head):
+        rows = Recording(make_features(2))
+        head(rows)
+        assert rows.read == set(head.needs)
+        assert head.needs == head_needs(self.family, **self.options)
+        assert set(head.shapes) == set(head.needs)
+
+    def test_every_trainable_parameter_gets_a_gradient_and_no_other_does(self, head):
+        head.eval()
+        head.loss(head(make_features(6)), torch.arange(6) % 2).backward()
+        trainable = {id(p) for p in head.trainable_parameters()}
+        assert trainable
+        for name, parameter in head.named_parameters():
+            if id(parameter) in trainable:
+                assert parameter.grad is not None, name
+                assert parameter.grad.abs().max() > 0, name
+            else:
+                assert parameter.grad is None, name
+
+    def test_a_step_of_training_lowers_the_loss(self, head):
+        rows, labels = make_features(6), torch.arange(6) % 2
+        optimiser = torch.optim.SGD(head.eval().trainable_parameters(), lr=1e-4)
+        before = head.loss(head(rows), labels)
+        before.backward()
+        optimiser.step()
+        assert head.loss(head(rows), labels) < before
+
+    def test_saving_and_loading_gives_the_same_head(self, head, tower, tmp_path):
+        head.eval()
+        save_head(head, tmp_path, {"note": 1})
+        loaded, config = load_head(tmp_path, text=tower)
+        assert type(loaded) is type(head)
+        assert loaded.options == head.options
+        assert loaded.shapes == head.shapes
+        assert config["note"] == 1
+        assert config["n_parameters"] == sum(p.numel() for p in loaded.parameters())
+        assert loaded.state_dict().keys() == head.state_dict().keys()
+        assert {n: p.requires_grad for n, p in loaded.named_parameters()} == {
+            n: p.requires_grad for n, p in head.named_parameters()
+        }
+        rows = make_features(3)
+        assert torch.equal(loaded(rows).class_logits, head(rows).class_logits)
+
+    def test_options_can_be_written_as_json(self, head):
+        assert json.loads(json.dumps(head.options)) == head.options
+
+    def test_the_seed_decides_the_weights(self, tower):
+        rows = make_features(3)
+        one, same, other = (self.build(tower, seed).eval()(rows).score for seed in (1, 1, 2))
+        assert torch.equal(one, same)
+        assert not torch.equal(one, other)
+
+    def test_the_text_tower_is_never_saved_or_trained(self, head, tower):
+        shared = {tensor.data_ptr() for tensor in tower.state_dict().values()}
+        held = [*head.parameters(), *head.state_dict().values()]
+        assert shared.isdisjoint(tensor.data_ptr() for tensor in held)
+
+    def test_rows_of_another_width_are_refused_by_name(self, head):
+        for name in head.needs:
+            rows = make_features(2)
+            rows[name] = rows[name][..., :-1]
+            with pytest.raises(HeadError) as caught:
+                head(rows)
+            expected, found = SHAPES[name], tuple(rows[name].shape[1:])
+            assert f"{name}: expected rows of shape {expected}, found {found}" in str(caught.value)
+
+    def test_all_absent_arrays_are_named_at_once(self, head):
+        with pytest.raises(HeadError) as caught:
+            head({})
+        for name in head.needs:
+            assert f"{name}: expected rows of shape {SHAPES[name]}" in str(caught.value)
+
+    def test_an_unknown_option_is_refused(self, tower):
+        with pytest.raises(HeadError, match="option unheard_of"):
+            build_head(self.family, shapes=SHAPES, text=tower, unheard_of=1)
+
+
+class TestLinear(HeadContract):
+    family = "linear"
+
+
+class TestRine(HeadContract):
+    family = "rine"
+    options: ClassVar = {"depth": 2, "width": 8}
+
+
+class TestRineWithoutContrast(HeadContract):
+    family = "rine"
+    options: ClassVar = {"depth": 1, "width": 8, "contrastive_weight": 0}
+
+
+class TestClareCoOp(HeadContract):
+    family = "clare"
+    options: ClassVar = {"prompts": "coop", "n_context": 3, "train": "all"}
+
+
+class TestClareCoCoOp(HeadContract):
+    family = "clare"
+    options: ClassVar = {"prompts": "cocoop", "n_context": 3, "train": "all"}
+
+
+class TestClarePromptsAlone(HeadContract):
+    family = "clare"
+    options: ClassVar = {"prompts": "cocoop", "context_init": "a photo of a"}
+
+
+class TestClareMapBias(HeadContract):
+    family = "clare"
+    options: ClassVar = {"attention": "map_bias", "n_context": 3, "train": "all"}
+
+
+def test_every_family_is_under_contract():
+    assert {kind.family for kind in HeadContract.__subclasses__()} == set(HEADS)

@@ -1,0 +1,211 @@
+"""The sentences that builders and readers of manifests meet, word for word."""
+
+import hashlib
+
+import pandas as pd
+import pytest
+
+from clare_cache.errors import ManifestError
+from clare_cache.images import ImageInfo
+from clare_cache.manifest import COLUMNS, Fault, Manifest, build_csv, build_folder, split_by_group
+
+ALL_COLUMNS = (
+    "image_id, path, label, split, source, generator, family, group, frame, width, height, "
+    "format, bytes"
+)
+ID = "ab" * 32
+
+
+def probe(data: bytes) -> ImageInfo:
+    return ImageInfo(width=8, height=8, format="PNG")
+
+
+def message_of(act, *args, **options) -> str:
+    with pytest.raises(ManifestError) as caught:
+        act(*args, **options)
+    return str(caught.value)
+
+
+def test_the_columns_are_the_documented_ones():
+    assert ", ".join(COLUMNS) == ALL_COLUMNS
+
+
+def test_every_fault_of_a_table_at_once(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(
+        f"image_id,path,lable,frame\n{ID},a.png,0,\nABC,/data/b.png,1,1.5\n{ID.upper()},,1,2\n"
+    )
+    assert message_of(Manifest.read, path) == (
+        f"manifest {path}: 7 faults\n"
+        "  - lable: there is no such column\n"
+        "  - label: the column is missing\n"
+        "  - image_id: expected 64 lower-case hexadecimal digits, found 'ABC' in row 2\n"
+        f"  - image_id: expected 64 lower-case hexadecimal digits, found '{ID.upper()}' in row 3\n"
+        "  - path: expected a relative path written with '/', without '..' or line breaks, "
+        "found '/data/b.png' in row 2\n"
+        "  - path: expected a relative path written with '/', without '..' or line breaks, "
+        "found '' in row 3\n"
+        "  - frame: expected a whole number or nothing, found '1.5' in row 2\n"
+        f"Columns of a manifest: {ALL_COLUMNS}. Rows count from 1."
+    )
+
+
+def test_many_like_faults_are_counted(tmp_path):
+    rows = pd.DataFrame({"image_id": [ID] * 23, "path": ["a"] * 23, "label": [2] * 23})
+    lines = message_of(Manifest.from_rows, rows).splitlines()
+    assert lines[0] == "manifest: 23 faults"
+    assert lines[1] == "  - label: expected 0 (real) or 1 (fake), found 2 in row 1"
+    assert lines[20] == "  - label: expected 0 (real) or 1 (fake), found 2 in row 20"
+    assert lines[21] == "  … and 3 more like these"
+    assert len(lines) == 23
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    absent, text = tmp_path / "absent.csv", tmp_path / "m.txt"
+    assert message_of(Manifest.read, absent) == f"{absent}: there is no such file."
+    assert message_of(Manifest.read, text) == (
+        f"{text}: expected a file ending in .parquet, .csv, .jsonl, found 'm.txt'."
+    )
+    lines = tmp_path / "m.jsonl"
+    lines.write_text('{"path": "a"}\n[1, 2]\n')
+    assert message_of(Manifest.read, lines) == (
+        f"{lines}: cannot be read as .jsonl: line 2: expected an object, found '[1, 2]'"
+    )
+    lines.write_text('{"path": "a"}\n{"path"}\n')
+    assert message_of(Manifest.read, lines) == (
+        f"{lines}: cannot be read as .jsonl: line 2: Expecting ':' delimiter: line 1 column 8 "
+        "(char 7)"
+    )
+    parquet = tmp_path / "m.parquet"
+    parquet.write_bytes(b"not a table")
+    assert message_of(Manifest.read, parquet).startswith(f"{parquet}: cannot be read as .parquet: ")
+
+
+def test_writing_to_an_unknown_suffix_makes_nothing(tmp_path):
+    rows = pd.DataFrame({"image_id": [ID], "path": ["a"], "label": [0]})
+    path = tmp_path / "new" / "m.xlsx"
+    assert message_of(Manifest.from_rows(rows).write, path) == (
+        f"{path}: expected a file ending in .parquet, .csv, .jsonl, found 'm.xlsx'."
+    )
+    assert not path.parent.exists()
+
+
+def test_where_with_an_unknown_column():
+    rows = pd.DataFrame({"image_id": [ID], "path": ["a"], "label": [0]})
+    assert message_of(Manifest.from_rows(rows).where, splt="train") == (
+        f"manifest.where: 1 fault\n  - splt: there is no such column\nColumns: {ALL_COLUMNS}."
+    )
+
+
+def test_files_under_no_label_folder(tmp_path):
+    for name in [f"misc/{n:02}.png" for n in range(22)] + ["real/a.png"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    lines = message_of(build_folder, tmp_path, probe=probe, group_pattern="(misc)").splitlines()
+    assert lines[0] == f"build a manifest of {tmp_path}: 23 faults"
+    assert lines[1] == (
+        "  - misc/00.png: is under no folder named real, 0_real, nature, fake, 1_fake, ai"
+    )
+    assert lines[21:] == [
+        "  … and 2 more like these",
+        "  - real/a.png: group_pattern '(misc)' captures nothing",
+        "Rename or move the files, or list them with their labels in a table instead.",
+    ]
+
+
+def test_folders_without_images(tmp_path):
+    absent = tmp_path / "absent"
+    assert message_of(build_folder, absent, probe=probe) == (
+        f"build a manifest of {absent}: there is no such folder."
+    )
+    assert message_of(build_folder, tmp_path, probe=probe) == (
+        f"build a manifest of {tmp_path}: 1 fault\n"
+        "  - no file ends in .avif, .bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp\n"
+        "Rename or move the files, or list them with their labels in a table instead."
+    )
+
+
+def test_group_patterns_that_are_none(tmp_path):
+    assert message_of(build_folder, tmp_path, probe=probe, group_pattern="(") == (
+        "group_pattern '(': missing ), unterminated subpattern at position 0."
+    )
+    assert message_of(build_folder, tmp_path, probe=probe, group_pattern="v1") == (
+        "group_pattern 'v1': expected one capturing group, found 0. Write '(…)' around the part "
+        "of the path that names the video."
+    )
+
+
+def test_names_that_no_table_can_hold(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a\\b.png").write_bytes(b"x")
+    (tmp_path / "real" / "\udcff.png").write_bytes(b"x")
+    assert message_of(build_folder, tmp_path, probe=probe).splitlines()[1:3] == [
+        "  - 'real/a\\\\b.png': the name has a backslash, a line break or no UTF-8",
+        "  - 'real/\\udcff.png': the name has a backslash, a line break or no UTF-8",
+    ]
+
+
+def test_a_table_with_wrong_rows(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\na.png,yes\nb.png,real\n")
+    assert message_of(build_csv, table, tmp_path, probe=probe) == (
+        f"build a manifest of {table}: 2 faults\n"
+        "  - label: expected 0, 1, real or fake, found 'yes' in row 1\n"
+        f"  - path: expected a file under {tmp_path}, found 'b.png' in row 2\n"
+        "Rows count from 1."
+    )
+
+
+def test_a_table_with_wrong_columns(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("file,target,source\na.png,0,x\n")
+    columns = {"name": "path", "target": "label", "file": "source"}
+    assert message_of(build_csv, table, tmp_path, probe=probe, columns=columns) == (
+        f"build a manifest of {table}: 3 faults\n"
+        "  - columns: the table has no column 'name'\n"
+        "  - source: the column is there twice\n"
+        "  - path: the column is missing\n"
+        "Columns found: file, target, source."
+    )
+    assert "columns: 'class' is no manifest column" in message_of(
+        build_csv, table, tmp_path, probe=probe, columns={"target": "class"}
+    )
+
+
+def test_an_image_id_that_is_not_the_files(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "b.png").write_bytes(b"y")
+    table = tmp_path / "t.csv"
+    right = hashlib.sha256(b"x").hexdigest()
+    table.write_text(f"path,label,image_id\na.png,0,{right}\nb.png,0,{right}\n")
+    assert message_of(build_csv, table, tmp_path, probe=probe) == (
+        f"build a manifest of {table}: 1 fault\n"
+        f"  - image_id: expected the file's SHA-256, found '{right}' in row 2\n"
+        "Rows count from 1. Leave the column out to have it computed."
+    )
+
+
+def test_splits_that_cannot_be_made():
+    rows = pd.DataFrame(
+        {"image_id": [ID, "cd" * 32], "path": ["a", "b"], "label": [0, 1], "group": ["v", "v"]}
+    )
+    manifest = Manifest.from_rows(rows)
+    assert message_of(split_by_group, manifest) == (
+        "split into train, val: expected at least 2 groups that share no picture, found 1. "
+        "Ask for fewer splits, or group more finely."
+    )
+    fractions = {"train": 0.8, "val": 0.0, "": 0.1}
+    assert message_of(split_by_group, manifest, fractions, stratify=["maker"]) == (
+        "split by group: 4 faults\n"
+        "  - val: expected a fraction above 0, found 0.0\n"
+        "  - a split without name: expected a fraction above 0, found 0.1\n"
+        "  - the fractions: expected a sum of 1, found 0.9\n"
+        "  - stratify: there is no column 'maker'"
+    )
+
+
+def test_a_fault_is_a_sentence():
+    assert str(Fault("empty", "a/b.png", "the file is empty (0 bytes)")) == (
+        "a/b.png: the file is empty (0 bytes)."
+    )

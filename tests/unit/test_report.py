@@ -1,0 +1,329 @@
+"""The page: self-contained, the same bytes again, true to the runs, and honest about gaps."""
+
+import base64
+import json
+import re
+import struct
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clare_cache.evaluate import evaluate_run
+from clare_cache.report import Picture, Published, build_report, figures
+from clare_cache.report.pictures import draw_strip, encode_png, shrink
+
+GENERATORS = {"real": 0, "StyleGAN2": 1, "Midjourney": 1}
+
+
+def write_run(
+    folder: Path,
+    *,
+    label: str,
+    strength: float = 1.5,
+    views: tuple[str, ...] = ("clean",),
+    splits: tuple[str, ...] = ("train", "val", "test"),
+    n: int = 16,
+    **config: object,
+) -> Path:
+    """A run folder whose head was trained on StyleGAN2 only; image 3 of each kind is missing."""
+    generator = np.random.default_rng(1)
+    rows = []
+    for split in splits:
+        for view in views:
+            for name, fake in GENERATORS.items():
+                if split != "test" and name == "Midjourney":
+                    continue
+                for k in range(n):
+                    lost = k == 3 and split == "test"
+                    odds = np.nan if lost else float(generator.normal() + strength * (2 * fake - 1))
+                    rows.append(
+                        {
+                            "image_id": f"{split}{name}{k}",
+                            "path": f"{split}/{name}/{k:02d}.png",
+                            "label": fake,
+                            "split": split,
+                            "source": "demo",
+                            "generator": name,
+                            "family": "gan",
+                            "group": f"{split}{name}{k // 2}",
+                            "view": view,
+                            "log_odds": odds,
+                            "missing": "decode: truncated file" if lost else "",
+                        }
+                    )
+    table = pd.DataFrame(rows)
+    table["score"] = 1 / (1 + np.exp(-table["log_odds"]))
+    folder.mkdir(parents=True)
+    table.to_parquet(folder / "predictions.parquet")
+    basics = {
+        "family": "rine",
+        "label": label,
+        "options": {"depth": 2},
+        "n_parameters": 1_234_567,
+        "threshold": 0.45,
+        "threshold_from": "validation split, 32 images, 16 groups",
+        "train": {"epochs": 3, "best_epoch": 2, "seconds": 1.25},
+        "features": {
+            "error_map": {"fingerprint": "00aa11bb22cc33dd", "declared": {"timestep": 200}}
+        },
+        "store": "demo-store",
+        "manifest": "demo.parquet",
+        "versions": {"torch": "2.8"},
+    }
+    (folder / "config.json").write_text(json.dumps(basics | config))
+    history = [{"epoch": e, "train_loss": 1 / e, "val_auc": 0.5 + e / 10} for e in (1, 2, 3)]
+    (folder / "history.jsonl").write_text("\n".join(map(json.dumps, history)) + "\n")
+    return folder
+
+
+def picture(**changes: object) -> Picture:
+    values = {
+        "caption": "test/real/00.png",
+        "label": 0,
+        "pixels": np.full((40, 60, 3), 90, dtype=np.uint8),
+        "error_map": np.linspace(0, 2, 4 * 8 * 8).reshape(4, 8, 8),
+        "scores": {"RINE": 0.25, "CLaRE": 0.75},
+    }
+    return Picture(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = tmp_path_factory.mktemp("runs")
+    runs = [
+        write_run(root / "weak", label="CLaRE", strength=0.3, views=("clean", "jpeg-q50")),
+        write_run(root / "strong", label="RINE", views=("clean", "jpeg-q50")),
+    ]
+    out = build_report(
+        runs,
+        root / "deep" / "report.html",
+        title="Faces & friends",
+        notes=["Tiny random backbones: the numbers mean nothing."],
+        pictures=[picture(), picture(caption="no map", error_map=None, label=1)],
+        published=[Published("Paper <A>", "StyleGAN2", "average_precision", 0.987, "Table 2")],
+    )
+    return out.read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes, and all text; void elements need no end."""
+
+    VOID = frozenset(("meta", "link", "img", "br"))
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.mismatched: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.mismatched.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def section(page: str, name: str) -> str:
+    return re.search(rf'<section id="{name}">.*?</section>', page, re.DOTALL)[0]
+
+
+def words(html: str) -> str:
+    return " ".join(" ".join(Elements(html).words).split())
+
+
+def test_page_is_well_formed_and_needs_nothing_else(page: str) -> None:
+    found = Elements(page)
+    assert not found.open
+    assert not found.mismatched
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in found.tags}
+    for tag, attributes in found.tags:
+        for name in ("src", "href", "data", "xlink:href"):
+            target = attributes.get(name) or ""
+            assert not target or target.startswith(("#", "data:image/png;base64,")), (tag, target)
+    assert "http" not in page
+    assert "@import" not in page
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(page: str) -> None:
+    found = Elements(page)
+    ids = Counter(a["id"] for _, a in found.tags if "id" in a)
+    assert max(ids.values()) == 1
+    targets = {a["href"][1:] for _, a in found.tags if (a.get("href") or "").startswith("#")}
+    targets |= set(re.findall(r"url\(#([^)]+)\)", page))
+    assert targets <= ids.keys()
+
+
+def test_colours_follow_the_page(page: str) -> None:
+    used = set(re.findall(r"var\(--([a-z0-9-]+)\)", page)) - {"c"}
+    light, dark = page.split("prefers-color-scheme: dark")[:2]
+    for name in used:
+        assert f"--{name}:" in light
+        assert f"--{name}:" in dark
+    drawings = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert set(re.findall(r"#[0-9a-f]{6}\b", drawings)) == set()
+
+
+def test_text_is_escaped(page: str) -> None:
+    assert "<title>Faces &amp; friends</title>" in page
+    assert "Paper &lt;A&gt;" in page
+
+
+def test_notes_and_summary_come_first(page: str) -> None:
+    header = words(page[page.index("<header>") : page.index("</header>")])
+    assert "Tiny random backbones: the numbers mean nothing." in header
+    assert (
+        "2 heads were scored on 48 images of the test split: real ones and fakes from 2 "
+        "generators, 1 of them unseen in training. On validation RINE ranks first" in header
+    )
+
+
+def test_heads_are_ranked_on_validation(page: str) -> None:
+    board = section(page, "leaderboard")
+    assert board.index("RINE") < board.index("CLaRE")
+    assert "Validation: ranking" in board
+    assert "1,234,567" in board
+    assert words(board).count("45 of 48") == 2
+
+
+def test_generators_have_intervals_coverage_and_their_place_in_training(page: str) -> None:
+    text = words(section(page, "split-1"))
+    assert "Midjourney unseen 15 + 15 93.8 30 of 32" in text
+    assert "StyleGAN2 seen in training 15 + 15 93.8 30 of 32" in text
+    assert re.search(r"All generators 15 \+ 30 93\.8 45 of 48 \d+\.\d \d+\.\d–\d+\.\d", text)
+    assert "98.7" in text
+    assert "Oracle: threshold looked at test labels" in text
+    assert "jpeg-q50" in text
+
+
+def test_training_images_missing_and_provenance_are_there(page: str) -> None:
+    assert "Validation AUC" in words(section(page, "training"))
+    cards = words(section(page, "images"))
+    assert "RINE 0.25 right" in cards
+    assert "CLaRE 0.75 wrong" in cards
+    assert "no error map" in cards
+    missing = words(section(page, "missing"))
+    assert "test/Midjourney/03.png fake test clean decode: truncated file all" in missing
+    assert "3 images have no score in at least one view." in missing
+    provenance = words(section(page, "provenance"))
+    assert "error_map 00aa11bb22cc33dd timestep 200 RINE, CLaRE" in provenance
+    assert "0.4500 validation split, 32 images, 16 groups" in provenance
+    assert "demo-store" in provenance
+
+
+def test_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", label="RINE")
+    pages = [
+        build_report([run], tmp_path / name, title="T", pictures=[picture()]).read_bytes()
+        for name in ("one.html", "two.html")
+    ]
+    assert pages[0] == pages[1]
+    evaluate_run(run)
+    assert (
+        build_report([run], tmp_path / "3.html", title="T", pictures=[picture()]).read_bytes()
+        == (pages[0])
+    )
+
+
+def test_one_run_with_little_recorded_still_makes_a_page(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", label="RINE", splits=("test",))
+    (run / "history.jsonl").unlink()
+    config = {"family": "rine", "label": "RINE", "threshold": 0.5}
+    (run / "config.json").write_text(json.dumps(config))
+    page = build_report([run], tmp_path / "r.html", title="T", store="s.zarr").read_text()
+    assert "1 head was scored on 48 images of the test split" in page
+    assert 'id="training"' not in page
+    assert 'id="images"' not in page
+    assert "s.zarr" in words(section(page, "provenance"))
+    assert "origin not recorded" in page
+
+
+def test_heads_with_one_label_are_told_apart_by_their_folder(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, label="RINE") for name in ("seed-0", "seed-1")]
+    board = words(
+        section(build_report(runs, tmp_path / "r.html", title="T").read_text(), "leaderboard")
+    )
+    assert "RINE (seed-0)" in board
+    assert "RINE (seed-1)" in board
+
+
+def test_more_heads_than_colours_keep_their_own_lines(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"r{k}", label=f"Head {k}") for k in range(9)]
+    page = build_report(runs, tmp_path / "r.html", title="T").read_text()
+    roc = re.search(r"<h3>ROC curves.*?</figure>", page, re.DOTALL)[0]
+    assert roc.count("stroke-dasharray") == 1
+    assert "swatch again" in roc
+
+
+def test_a_class_without_scores_shows_dashes_with_the_reason(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", label="RINE", splits=("test",))
+    table = pd.read_parquet(run / "predictions.parquet")
+    real = table["label"] == 0
+    table.loc[real, ["score", "log_odds"]] = np.nan
+    table.loc[real, "missing"] = "read: permission denied"
+    table.to_parquet(run / "predictions.parquet")
+    page = build_report([run], tmp_path / "r.html", title="T").read_text()
+    assert 'title="no scored real image"' in page
+    assert "ROC curves" not in page
+    assert "Test split, clean view: 0.0% of the real and 93.8% of the fake images" in page
+
+
+def test_long_ledgers_are_cut_and_counted(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", label="RINE", splits=("test",), n=60)
+    table = pd.read_parquet(run / "predictions.parquet")
+    lost = table["path"].str.contains("StyleGAN2")
+    table.loc[lost, ["score", "log_odds"]] = np.nan
+    table.loc[lost, "missing"] = "read: permission denied"
+    table.to_parquet(run / "predictions.parquet")
+    page = build_report([run], tmp_path / "r.html", title="T").read_text()
+    missing = section(page, "missing")
+    assert missing.count("<tr>") == 1 + 50
+    assert "The first 50 of 62 lines." in missing
+
+
+def test_pictures_share_one_colour_scale() -> None:
+    dark, bright = np.zeros((4, 2, 2)), np.full((4, 2, 2), 3.0)
+    strip = draw_strip(
+        [picture(error_map=dark), picture(error_map=bright), picture(error_map=None)]
+    )
+    assert (strip.low, strip.high) == (0.0, 3.0)
+    assert strip.error_maps[0] != strip.error_maps[1]
+    assert strip.error_maps[2] is None
+    assert strip.gradient.startswith("rgb(0 0 3), ")
+
+
+def test_thumbnails_are_means_of_blocks() -> None:
+    pixels = np.zeros((4, 6, 3), dtype=np.uint8)
+    pixels[:2, :2] = [[[0], [10]], [[20], [30]]]
+    small = shrink(pixels, size_px=3)
+    assert small.shape == (2, 3, 3)
+    assert small[0, 0].tolist() == [15, 15, 15]
+    assert shrink(pixels, size_px=6).tolist() == pixels.tolist()
+    assert shrink(np.zeros((1, 1000, 3), dtype=np.uint8)).shape == (1, 166, 3)
+
+
+def test_png_has_the_size_of_the_pixels_and_no_signature() -> None:
+    url = encode_png(np.zeros((5, 7, 3), dtype=np.uint8))
+    data = base64.b64decode(url.removeprefix("data:image/png;base64,"))
+    assert struct.unpack(">II", data[16:24]) == (7, 5)
+    assert b"matplotlib" not in data
+
+
+def test_long_curves_are_thinned_to_both_ends() -> None:
+    x, y = figures._thinned(np.arange(5000.0), np.arange(5000.0))
+    assert len(x) == len(y) <= figures.MAX_POINTS
+    assert (x[0], x[-1]) == (0.0, 4999.0)
