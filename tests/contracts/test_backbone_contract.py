@@ -1,0 +1,135 @@
+"""What every backbone owes its callers. A new one inherits `BackboneContract` in a few lines."""
+
+import dataclasses
+import json
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from clare_cache.backbones import FEATURES, ClipConfig, ErrorMapConfig, load_backbones
+from clare_cache.backbones.protocol import Backbone
+from clare_cache.errors import BackboneError
+from clare_cache.fingerprint import fingerprint
+
+IDS = [f"{i:064x}" for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[np.ndarray]:
+    """Decoded pictures of unequal sizes."""
+    generator = np.random.default_rng(3)
+    sizes = [(300, 260), (240, 410), (512, 512)]
+    return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+def load(feature: str, config: Any) -> Backbone:
+    options = {"error_map": config} if feature == "error_map" else {"clip_config": config}
+    (backbone,) = load_backbones(sd="tiny", clip="tiny", features=[feature], **options)
+    return backbone
+
+
+class BackboneContract:
+    """Not collected itself: subclasses are, by their name."""
+
+    feature: ClassVar[str]
+    config: ClassVar[Any]
+    size_px: ClassVar[int]
+    others: ClassVar[dict[str, Any]]
+    """For every option, a value other than the default."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backbone(cls) -> Backbone:
+        return load(cls.feature, cls.config)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def batch(cls, backbone, pictures) -> np.ndarray:
+        return np.stack([backbone.preprocess(picture) for picture in pictures])
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def features(cls, backbone, batch) -> dict[str, np.ndarray]:
+        return backbone(batch, IDS, [spec.name for spec in backbone.arrays])
+
+    def test_names_are_the_published_ones(self, backbone):
+        made = {spec.name for spec in backbone.arrays}
+        assert made == {array for array, name in FEATURES.items() if name == backbone.name}
+
+    def test_preprocess_makes_one_size_from_any(self, batch):
+        assert batch.shape == (3, self.size_px, self.size_px, 3)
+        assert batch.dtype == np.uint8
+
+    def test_shapes_dtypes_and_values_are_as_declared(self, backbone, features):
+        for spec in backbone.arrays:
+            assert features[spec.name].shape == (3, *spec.shape)
+            assert features[spec.name].dtype == np.dtype(spec.dtype)
+            assert len(spec.axes) == len(spec.shape)
+            assert np.isfinite(features[spec.name]).all()
+
+    def test_pictures_make_a_difference(self, features):
+        for values in features.values():
+            assert not np.allclose(values[0], values[1], rtol=1e-2)
+
+    def test_only_wanted_arrays_come_back(self, backbone, batch, features):
+        for spec in backbone.arrays:
+            found = backbone(batch, IDS, ["unrelated", spec.name])
+            assert list(found) == [spec.name]
+            np.testing.assert_array_equal(found[spec.name], features[spec.name])
+        assert backbone(batch, IDS, ["unrelated"]) == {}
+
+    def test_a_row_does_not_depend_on_its_batch_or_order(self, backbone, batch, features):
+        wanted = list(features)
+        backwards = backbone(batch[::-1], IDS[::-1], wanted)
+        alone = backbone(batch[1:2], IDS[1:2], wanted)
+        for name, values in features.items():
+            tolerance = {"rtol": 1e-4, "atol": 1e-5 * np.abs(values).max()}
+            np.testing.assert_allclose(backwards[name][::-1], values, **tolerance)
+            np.testing.assert_allclose(alone[name], values[1:2], **tolerance)
+
+    def test_declared_inputs_are_json_and_name_no_path(self, backbone):
+        for spec in backbone.arrays:
+            declared = backbone.declared(spec.name)
+            assert declared["weights"]["init"] == "random"
+            json.dumps(declared, allow_nan=False)
+
+    def test_every_option_changes_the_declared_inputs(self, backbone):
+        assert set(self.others) == {field.name for field in dataclasses.fields(self.config)}
+        before = {spec.name: fingerprint(backbone.declared(spec.name)) for spec in backbone.arrays}
+        for option, value in self.others.items():
+            other = load(self.feature, dataclasses.replace(self.config, **{option: value}))
+            after = {name: fingerprint(other.declared(name)) for name in before}
+            assert any(before[name] != after[name] for name in before), option
+
+    def test_a_second_load_is_interchangeable(self, backbone, batch, features):
+        again = load(self.feature, self.config)
+        for name, values in again(batch, IDS, list(features)).items():
+            assert again.declared(name) == backbone.declared(name)
+            np.testing.assert_array_equal(values, features[name])
+
+    def test_other_arrays_are_not_declared(self, backbone):
+        with pytest.raises(BackboneError, match="unrelated"):
+            backbone.declared("unrelated")
+
+
+class TestTinyErrorMap(BackboneContract):
+    feature, config, size_px = "error_map", ErrorMapConfig(), 256
+    others: ClassVar = {
+        "size_px": 128,
+        "timestep": 280,
+        "ensemble": 2,
+        "prompt": "",
+        "seed": 1,
+        "dtype": "bfloat16",
+    }
+
+
+class TestTinyClip(BackboneContract):
+    feature, config, size_px = "clip_embedding", ClipConfig(), 224
+    others: ClassVar = {
+        "geometry": "squash",
+        "tap": "block_output",
+        "dtype": "bfloat16",
+        "stored_dtype": "float32",
+    }

@@ -1,0 +1,232 @@
+"""CLIP's image tower, its taps, and the ways in which its weights arrive."""
+
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from clare_cache.backbones import ClipConfig
+from clare_cache.backbones.clip_models import build_clip, load_clip
+from clare_cache.errors import BackboneError
+
+FEATURES = ["clip_patch_tokens", "clip_block_cls", "clip_embedding"]
+PLAIN = {
+    "embed_dim": 8,
+    "vision_cfg": {
+        "image_size": 32,
+        "patch_size": 16,
+        "width": 16,
+        "layers": 2,
+        "head_width": 8,
+    },
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+QUICK = {**PLAIN, "quick_gelu": True}
+TRAININGS = {
+    "openai": {"hf_hub": "someone/small.openai/", "quick_gelu": True},
+    "laion2b_s32b_b82k": {
+        "hf_hub": "someone/small.laion/",
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+    },
+}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A small model in open_clip's tables, with and without QuickGELU, for one test."""
+    from open_clip import factory, pretrained
+
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "Small", PLAIN)
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "Small-quickgelu", QUICK)
+    monkeypatch.setitem(pretrained._PRETRAINED, "Small", TRAININGS)
+    quick = {"openai": TRAININGS["openai"]}
+    monkeypatch.setitem(pretrained._PRETRAINED, "Small-quickgelu", quick)
+
+
+@pytest.fixture
+def weights():
+    """A state dict for the small model."""
+    torch.manual_seed(3)
+    return {name: torch.randn_like(w) for name, w in build_clip(PLAIN).state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_clip("tiny")
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return np.random.default_rng(4).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+
+
+def test_vit_l_14_has_its_published_size():
+    with torch.device("meta"):
+        model = build_clip(open_clip.get_model_config("ViT-L-14-quickgelu"))
+    assert sum(parameter.numel() for parameter in model.parameters()) == 427_616_513
+
+
+def test_features_are_those_of_open_clips_own_forward(tiny, batch):
+    backbone = tiny.image_backbone(ClipConfig(stored_dtype="float32", tap="block_output"))
+    found = backbone(batch, ["a", "b"], FEATURES)
+    mean = torch.tensor(tiny.mean).view(3, 1, 1)
+    std = torch.tensor(tiny.std).view(3, 1, 1)
+    pixels = (torch.from_numpy(batch).permute(0, 3, 1, 2) / 255 - mean) / std
+    with torch.inference_mode():
+        expected = tiny.model.visual.forward_intermediates(
+            pixels, output_fmt="NLC", output_extra_tokens=True
+        )
+    tokens = expected["image_intermediates"][-1]
+    block_cls = torch.cat(expected["image_intermediates_prefix"], dim=1)
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    np.testing.assert_allclose(found["clip_patch_tokens"], tokens, **close)
+    np.testing.assert_allclose(found["clip_block_cls"], block_cls, **close)
+    np.testing.assert_allclose(found["clip_embedding"], expected["image_features"], **close)
+
+
+def test_the_mlp_input_is_what_the_blocks_second_layer_norm_gives(tiny, batch):
+    backbone = tiny.image_backbone(ClipConfig(stored_dtype="float32"))
+    seen = []
+    hooks = [
+        block.mlp.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][:, 0]))
+        for block in tiny.model.visual.transformer.resblocks
+    ]
+    found = backbone(batch, ["a", "b"], ["clip_block_cls"])["clip_block_cls"]
+    for hook in hooks:
+        hook.remove()
+    np.testing.assert_array_equal(found, torch.stack(seen, dim=1))
+
+
+def test_the_tap_is_declared_for_block_class_tokens_alone(tiny):
+    paper = tiny.image_backbone(ClipConfig(tap="block_output"))
+    code = tiny.image_backbone(ClipConfig(tap="mlp_input"))
+    assert paper.declared("clip_block_cls") != code.declared("clip_block_cls")
+    assert paper.declared("clip_embedding") == code.declared("clip_embedding")
+    assert paper.declared("clip_patch_tokens") == code.declared("clip_patch_tokens")
+
+
+def test_no_hook_outlives_a_call_not_even_a_failed_one(tiny, batch):
+    backbone = tiny.image_backbone(ClipConfig())
+    backbone(batch, ["a", "b"], FEATURES)
+    with pytest.raises(RuntimeError):
+        backbone.features_from(torch.zeros(1, 3, 28, 28), FEATURES)
+    assert not any(module._forward_hooks for module in tiny.model.visual.modules())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_stays_close_and_leaves_the_loaded_model_alone(tiny, batch, dtype):
+    exact = tiny.image_backbone(ClipConfig(stored_dtype="float32"))
+    half = tiny.image_backbone(ClipConfig(stored_dtype="float32", dtype=dtype))
+    assert all(parameter.dtype == torch.float32 for parameter in tiny.model.parameters())
+    expected, found = (backbone(batch, ["a", "b"], FEATURES) for backbone in (exact, half))
+    for name in FEATURES:
+        error = np.abs(found[name] - expected[name]).max()
+        assert 0 < error < 0.05 * np.abs(expected[name]).max()
+
+
+def test_random_models_leave_the_callers_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    model = load_clip("tiny").model
+    assert torch.equal(torch.rand(3), expected)
+    again = load_clip("tiny").model
+    assert torch.equal(model.visual.proj, again.visual.proj)
+
+
+def test_a_file_gives_its_weights_and_is_known_by_its_digest(small, weights, tmp_path):
+    for path in (tmp_path / "a.safetensors", tmp_path / "b.pt"):
+        save_file(weights, path) if path.suffix == ".safetensors" else torch.save(weights, path)
+        loaded = load_clip(f"Small:{path}")
+        assert torch.equal(loaded.model.visual.proj, weights["visual.proj"])
+        assert len(loaded.identity["weights"]["sha256"]) == 64
+        assert loaded.identity["quick_gelu"] is False
+        assert loaded.mean == open_clip.OPENAI_DATASET_MEAN
+        assert str(tmp_path) not in json.dumps(loaded.identity)
+    moved = tmp_path / "moved.safetensors"
+    save_file(weights, moved)
+    again = load_clip(f"Small:{moved}")
+    assert again.identity == load_clip(f"Small:{tmp_path / 'a.safetensors'}").identity
+
+
+def test_an_unknown_files_activation_is_the_models(small, weights, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_file(weights, path)
+    loaded = load_clip(f"Small-quickgelu:{path}")
+    assert loaded.identity["quick_gelu"] is True
+    block = loaded.model.visual.transformer.resblocks[0]
+    assert type(block.mlp.gelu).__name__ == "QuickGELU"
+
+
+def test_pixel_statistics_follow_the_training_that_a_file_is_named_after(small, weights, tmp_path):
+    path = tmp_path / "small-laion2B-s32B-b82K.safetensors"
+    save_file(weights, path)
+    assert load_clip(f"Small:{path}").mean == (0.5, 0.5, 0.5)
+
+
+def test_openais_own_file_is_known_by_its_digest(small, weights, tmp_path, monkeypatch):
+    path = tmp_path / "mine.safetensors"
+    save_file(weights, path)
+    digest = "b8cca3fd41ae0c99" + 48 * "0"
+    monkeypatch.setattr("clare_cache.backbones.clip_models.file_digest", lambda path: digest)
+    with pytest.raises(BackboneError, match=r"Use Small-quickgelu:.*mine\.safetensors"):
+        load_clip(f"Small:{path}")
+
+
+def test_a_tag_is_fetched_from_the_hub_with_its_statistics(small, weights, tmp_path, monkeypatch):
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked = []
+
+    def hf_hub_download(repository, name, *, local_files_only):
+        asked.append((repository, name, local_files_only))
+        if name != "open_clip_pytorch_model.bin":
+            raise LocalEntryNotFoundError("not cached")
+        torch.save(weights, tmp_path / name)
+        return str(tmp_path / name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    loaded = load_clip("Small:laion2b_s32b_b82k")
+    assert asked[-1] == ("someone/small.laion", "open_clip_pytorch_model.bin", True)
+    assert loaded.std == (0.5, 0.5, 0.5)
+    assert torch.equal(loaded.model.visual.proj, weights["visual.proj"])
+
+
+def test_a_file_for_another_model_is_refused_with_all_faults(small, weights, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    del weights["visual.proj"]
+    weights["extra"] = torch.zeros(1)
+    weights["positional_embedding"] = torch.zeros(5, 16)
+    save_file(weights, path)
+    with pytest.raises(BackboneError) as caught:
+        load_clip(f"Small:{path}")
+    assert "visual.proj is missing" in str(caught.value)
+    assert "extra is unknown to the model" in str(caught.value)
+    assert "positional_embedding: expected shape (77, 16), found (5, 16)" in str(caught.value)
+
+
+class Malice:
+    """What a pickle could hold."""
+
+
+@pytest.mark.parametrize(
+    "content", [Malice(), {}, torch.zeros(2)], ids=["object", "none", "tensor"]
+)
+def test_pickled_objects_and_other_contents_are_refused(small, tmp_path, content):
+    path = tmp_path / "mine.pt"
+    torch.save(content, path)
+    with pytest.raises(BackboneError, match=r"mine\.pt"):
+        load_clip(f"Small:{path}")
+
+
+def test_a_torn_file_is_refused(small, weights, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_file(weights, path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BackboneError, match=r"mine\.safetensors cannot be read"):
+        load_clip(f"Small:{path}")

@@ -1,0 +1,211 @@
+"""The error map's arithmetic, and the ways in which Stable Diffusion's weights arrive."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from clare_cache.backbones import ErrorMapConfig, error_map
+from clare_cache.backbones.diffusers_folder import fit_faults
+from clare_cache.backbones.error_map import ErrorMapBackbone
+from clare_cache.backbones.stable_diffusion import (
+    architecture,
+    build_networks,
+    load_stable_diffusion,
+    schedule_from,
+)
+from clare_cache.errors import BackboneError
+from clare_cache.seeds import standard_normal
+
+IDS = ["a" * 64, "b" * 64]
+
+
+@pytest.fixture
+def folder(golden_dir, tmp_path):
+    return shutil.copytree(golden_dir / "tiny-sd", tmp_path / "tiny-sd")
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return ErrorMapBackbone(load_stable_diffusion("tiny", prompt="a photo"), ErrorMapConfig())
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Two smooth pictures."""
+    rows, columns = np.mgrid[:256, :256]
+    red = 128 + 90 * np.sin(rows / 40) * np.cos(columns / 55)
+    picture = np.stack([red, rows / 2 + 60, columns / 2 + 60], axis=-1)
+    return np.stack([picture, picture[::-1]]).astype(np.uint8)
+
+
+def count(network) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_random_sd21_has_the_real_models_size():
+    with torch.device("meta"):
+        unet, vae, text_encoder = build_networks(architecture("sd21"))
+    assert count(unet) == 865_910_724
+    assert count(vae) == 83_653_863
+    assert count(text_encoder) == 340_387_840
+
+
+def test_schedule_is_the_files_not_the_class_default():
+    alphas_cumprod = schedule_from(architecture("sd21")["scheduler"])
+    found = alphas_cumprod[[200, 261, 280]]
+    np.testing.assert_allclose(found, [0.753691733, 0.655669034, 0.624057472], rtol=1e-6)
+
+
+def test_a_row_is_made_from_the_seeded_draws_of_its_id(backbone, batch):
+    found = backbone(batch, IDS, ["error_map"])["error_map"]
+    mean, std = backbone.posterior(batch)
+    for i, image_id in enumerate(IDS):
+        drawn = standard_normal(0, image_id, "latent_sample", (4, 32, 32))
+        sample = mean[i : i + 1] + std[i : i + 1] * torch.from_numpy(drawn)
+        noise = [standard_normal(0, image_id, f"noise/{k}", (4, 32, 32)) for k in range(4)]
+        expected = backbone.error_map_from(sample, torch.from_numpy(np.stack(noise))[None])
+        np.testing.assert_allclose(found[i], expected[0], rtol=1e-4, atol=1e-5)
+
+
+def test_draws_are_averaged_and_chunks_do_not_matter(backbone, batch, monkeypatch):
+    mean, _ = backbone.posterior(batch)
+    noise = torch.from_numpy(standard_normal(0, "draws", "test", (2, 5, 4, 32, 32)))
+    together = backbone.error_map_from(mean, noise)
+    monkeypatch.setattr(error_map, "UNET_ROWS", 3)
+    in_chunks = backbone.error_map_from(mean, noise)
+    one_by_one = [backbone.error_map_from(mean, noise[:, k : k + 1]) for k in range(5)]
+    torch.testing.assert_close(in_chunks, together, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(sum(one_by_one) / 5, together, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_for_the_unet_alone(backbone, batch, dtype):
+    config = ErrorMapConfig(dtype=dtype)
+    parts = load_stable_diffusion("tiny", prompt=config.prompt, dtype=dtype)
+    half = ErrorMapBackbone(parts, config)
+    expected = backbone(batch, IDS, ["error_map"])["error_map"]
+    found = half(batch, IDS, ["error_map"])["error_map"]
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - expected).max() < 0.05 * expected.max()
+    torch.testing.assert_close(half.posterior(batch), backbone.posterior(batch), rtol=0, atol=0)
+
+
+def test_the_tiny_network_sees_fine_detail(backbone, batch):
+    rows, columns = np.mgrid[:256, :256]
+    checks = ((rows + columns) % 2 * 16).astype(np.uint8)[..., None]
+    smooth = backbone(batch, IDS, ["error_map"])["error_map"]
+    checked = backbone(batch + checks, IDS, ["error_map"])["error_map"]
+    assert np.abs(checked - smooth).mean() > 0.05 * smooth.mean()
+
+
+def test_loading_draws_nothing_from_the_callers_generator(golden_dir):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load_stable_diffusion("tiny", prompt="a photo")
+    load_stable_diffusion(str(golden_dir / "tiny-sd"), prompt="a photo")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_networks_are_frozen_and_what_is_not_needed_is_gone(backbone, golden_dir):
+    for spec in ("tiny", str(golden_dir / "tiny-sd")):
+        parts = load_stable_diffusion(spec, prompt="a photo")
+        assert parts.vae.decoder is None
+        for network in (parts.unet, parts.vae):
+            assert not network.training
+            assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_folder_is_identified_by_its_weights_not_its_path(folder, golden_dir):
+    original = load_stable_diffusion(str(golden_dir / "tiny-sd"), prompt="a photo")
+    moved = load_stable_diffusion(str(folder), prompt="a photo")
+    assert moved.identity == original.identity
+    assert len(moved.identity["weights"]["unet"]) == 64
+    weights = load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
+    weights["encoder.conv_in.bias"] += 1
+    save_file(weights, folder / "vae" / "diffusion_pytorch_model.safetensors")
+    changed = load_stable_diffusion(str(folder), prompt="a photo")
+    assert changed.identity["weights"]["vae"] != original.identity["weights"]["vae"]
+    assert changed.identity["weights"]["unet"] == original.identity["weights"]["unet"]
+
+
+def test_a_half_precision_file_is_taken_when_it_is_the_only_one(folder):
+    expected = load_stable_diffusion(str(folder), prompt="a photo")
+    for part, stem in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        path = folder / part / f"{stem}.safetensors"
+        halves = {name: tensor.half() for name, tensor in load_file(path).items()}
+        save_file(halves, folder / part / f"{stem}.fp16.safetensors", {"format": "pt"})
+        path.unlink()
+    found = load_stable_diffusion(str(folder), prompt="a photo")
+    assert found.unet.dtype == torch.float32
+    torch.testing.assert_close(
+        found.prompt_embedding, expected.prompt_embedding, rtol=1e-2, atol=1e-2
+    )
+
+
+def test_weights_that_a_file_lacks_are_not_made_up(folder):
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    del weights["conv_in.bias"], weights["conv_out.bias"]
+    save_file(weights, path)
+    with pytest.raises(BackboneError) as caught:
+        load_stable_diffusion(str(folder), prompt="a photo")
+    assert "unet has no weights for conv_in.bias" in str(caught.value)
+    assert "unet has no weights for conv_out.bias" in str(caught.value)
+
+
+def test_a_torn_file_is_a_backbone_error(folder):
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BackboneError, match="cannot be loaded"):
+        load_stable_diffusion(str(folder), prompt="a photo")
+
+
+def test_parts_that_do_not_belong_together_are_refused():
+    unet = SimpleNamespace(in_channels=9, cross_attention_dim=1024)
+    vae = SimpleNamespace(latent_channels=4)
+    text = SimpleNamespace(hidden_size=768, vocab_size=49408)
+    assert list(fit_faults(unet, vae, text, 49407)) == [
+        "the UNet reads 9 channels, the VAE makes 4: this is not a plain text-to-image model",
+        "the UNet attends to width 1024, the text encoder makes width 768",
+    ]
+
+
+def test_stable_diffusion_2_must_pad_with_zero():
+    unet = SimpleNamespace(in_channels=4, cross_attention_dim=1024)
+    vae = SimpleNamespace(latent_channels=4)
+    text = SimpleNamespace(hidden_size=1024, vocab_size=49408)
+    assert list(fit_faults(unet, vae, text, 0)) == []
+    assert list(fit_faults(unet, vae, text, 49407)) == [
+        "the tokenizer pads with id 49407, Stable Diffusion 2 was trained with 0: "
+        "copy tokenizer/special_tokens_map.json from the original model"
+    ]
+
+
+def test_another_prediction_type_is_refused(folder):
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "sample"}))
+    parts = load_stable_diffusion(str(folder), prompt="a photo")
+    with pytest.raises(BackboneError, match="expected epsilon or v_prediction, found sample"):
+        ErrorMapBackbone(parts, ErrorMapConfig())
+
+
+def test_the_hub_is_asked_for_the_named_revision(monkeypatch, golden_dir):
+    asked = {}
+
+    def snapshot_download(repository, **options):
+        asked.update(options, repository=repository)
+        return str(golden_dir / "tiny-sd")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    parts = load_stable_diffusion("someone/model@0123abc", prompt="a photo")
+    assert parts.source == "someone/model@0123abc"
+    assert (asked["repository"], asked["revision"]) == ("someone/model", "0123abc")
+    assert asked["local_files_only"] is False
+    assert "unet/diffusion_pytorch_model.safetensors" in asked["allow_patterns"]

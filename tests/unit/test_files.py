@@ -1,0 +1,84 @@
+"""Files that appear whole or not at all."""
+
+import json
+import os
+
+import pytest
+
+from clare_cache import files
+from clare_cache.files import read_json, write_json, write_text, write_whole
+
+
+class Crash(Exception):
+    """Stands for whatever stops a process."""
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+
+    def stop_halfway(partial):
+        partial.write_text('{"new"')
+        raise Crash
+
+    with pytest.raises(Crash):
+        write_whole(path, stop_halfway)
+    assert read_json(path) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_writer_gets_another_name_of_the_same_suffix_in_the_same_folder(tmp_path):
+    path, given = tmp_path / "new" / "table.parquet", []
+
+    def write(partial):
+        given.append(partial)
+        partial.write_bytes(b"x")
+        assert not path.exists()
+
+    write_whole(path, write)
+    write_whole(path, lambda partial: given.append(partial) or partial.write_bytes(b"y"))
+    assert path.read_bytes() == b"y"
+    assert given[0] != given[1]
+    for partial in given:
+        assert partial.parent == path.parent
+        assert partial.name.startswith(".")
+        assert partial.suffix == ".parquet"
+
+
+def test_durable_flushes_the_data_before_the_rename_and_the_folder_after(tmp_path, monkeypatch):
+    path, events = tmp_path / "a.txt", []
+    fsync = os.fsync
+
+    def record(descriptor):
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        events.append("data" if "partial" in name else name)
+        assert path.exists() == ("partial" not in name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", record)
+    write_text(path, "x", durable=True)
+    assert events == ["data", str(tmp_path)]
+
+
+def test_without_durable_nothing_is_flushed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: pytest.fail("flushed"))
+    write_text(tmp_path / "a.txt", "x")
+
+
+def test_text_is_utf_8_whatever_the_machine(tmp_path):
+    write_text(tmp_path / "a.txt", "4×32×32 …\n")
+    assert (tmp_path / "a.txt").read_bytes() == "4×32×32 …\n".encode()
+
+
+def test_json_round_trips_and_ends_with_a_line_break(tmp_path):
+    value = {"name": "Bücher", "rows": [[0, 3]], "nothing": None}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert (tmp_path / "a.json").read_bytes().endswith(b"\n")
+
+
+def test_nan_is_refused_and_the_old_file_stays(tmp_path):
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError, match="Out of range float values"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert json.loads((tmp_path / "a.json").read_text()) == 1
