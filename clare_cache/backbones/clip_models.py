@@ -52,7 +52,8 @@ _TEXT_FIELDS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp
 class LoadedClip:
     """A frozen open_clip model in float32, and what decides its values.
 
-    Both halves are alive as long as this record is: let it go after taking the half you need.
+    `source` is the spelling that loads it again. Both halves are alive as long as this record is:
+    let it go after taking the half you need.
     """
 
     model: Any
@@ -114,13 +115,14 @@ def load_clip(spec: str) -> LoadedClip:
     if path.is_file():
         digest = file_digest(path)
         trained = _pretraining(name, _tag_of_file(name, path, digest))
+        _refuse_other_activation(config, trained, name=name, weights=weights)
     elif path.suffix in WEIGHT_SUFFIXES or "/" in weights:
         raise BackboneError(f"CLIP {spec}: expected a weights file, found none. Check the path.")
     else:
         trained = _pretraining(name, weights)
+        _refuse_other_activation(config, trained, name=name, weights=weights)
         path = _fetch(trained, name=name, tag=weights, spec=spec)
         digest = file_digest(path)
-    _refuse_other_activation(config, trained, name=name, weights=weights)
     model = build_clip(config)
     _fill(model, path, spec=spec)
     return _loaded(

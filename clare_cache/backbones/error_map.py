@@ -42,9 +42,8 @@ class ErrorMapBackbone:
         self.config = config
         self.source = parts.source
         self.device = pick_device(device)
-        # Convolutions are up to twice as fast with channels last, on CPU and GPU.
-        self._vae = parts.vae.to(self.device, memory_format=torch.channels_last)
-        self._unet = parts.unet.to(self.device, memory_format=torch.channels_last)
+        self._vae = parts.vae.to(self.device)
+        self._unet = parts.unet.to(self.device)
         self._prompt = parts.prompt_embedding.to(self.device, self._unet.dtype)
         self._timestep = torch.tensor(config.timestep, dtype=torch.int64, device=self.device)
         self._signal = float(np.sqrt(parts.alphas_cumprod[config.timestep]))
@@ -101,8 +100,8 @@ class ErrorMapBackbone:
         """(B, h, w, 3) pictures → mean and standard deviation of the VAE's latents, each
         (B, channels, rows, columns) float32, before the scaling factor."""
         pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
-        # A permuted (B, h, w, 3) array already lies in memory with its channels last.
-        scaled = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) * 2
+        # Contiguous, for a permuted view makes PyTorch's CPU kernels lose a digit in group norms.
+        scaled = (pixels.permute(0, 3, 1, 2).float().contiguous() / 255 - 0.5) * 2
         with exact_float32(self.device, self.config.dtype):
             latents = self._vae.encode(scaled).latent_dist
         return latents.mean, latents.std
@@ -125,8 +124,8 @@ class ErrorMapBackbone:
         return errors.unflatten(0, (n_images, n_draws)).mean(dim=1)
 
     def _predict(self, noised: Tensor) -> Tensor:
-        rows = noised.to(self._unet.dtype, memory_format=torch.channels_last)
-        prompt = self._prompt.expand(len(rows), -1, -1)
+        prompt = self._prompt.expand(len(noised), -1, -1)
+        rows = noised.to(self._unet.dtype)
         return self._unet(rows, self._timestep, encoder_hidden_states=prompt).sample.float()
 
     def _draw(self, image_ids: Sequence[ImageId], roles: Sequence[str]) -> Tensor:

@@ -37,7 +37,7 @@ class StableDiffusion:
 
     `prompt_embedding` is (1, tokens, width) float32. `alphas_cumprod` is the share of signal left
     at each timestep, 0..1, computed in float64. `identity` holds everything that decides these
-    values, JSON-able; `source` says where they came from, for people.
+    values, JSON-able; `source` is the spelling that loads it again.
     """
 
     unet: Any

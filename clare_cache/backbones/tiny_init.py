@@ -11,8 +11,8 @@ import torch
 
 from clare_cache.seeds import generator_for
 
-HIGH_PASS_GAIN = 40.0
-"""Fine detail is that much weaker than light and shade in pictures."""
+DETAIL_GAIN = 48.0
+"""Detail of single pixels is about that much weaker than light and shade in pictures."""
 
 POSTERIOR_LOG_VARIANCE = -12.0
 """A trained VAE is nearly certain of its latents."""
@@ -21,9 +21,9 @@ POSTERIOR_LOG_VARIANCE = -12.0
 @torch.no_grad()
 def spread_tiny_weights(vae: Any) -> None:
     """Scales a freshly initialised VAE, in place: latents of unit size that show fine detail."""
-    kernels = vae.encoder.conv_in.weight
-    kernels[1::2] -= kernels[1::2].mean(dim=(2, 3), keepdim=True)
-    kernels[1::2] *= HIGH_PASS_GAIN
+    second_difference = torch.tensor([-0.5, 1.0, -0.5])
+    detail = torch.outer(second_difference, second_difference)
+    vae.encoder.conv_in.weight[1::2] = DETAIL_GAIN * detail / 3
     channels = vae.config.latent_channels
     quant = vae.quant_conv
     quant.weight[channels:] = 0.0
@@ -33,6 +33,8 @@ def spread_tiny_weights(vae: Any) -> None:
     quant.weight[:channels] /= spread[:, None, None, None]
     quant.bias[:channels] -= centre / vae.config.scaling_factor
     quant.bias[:channels] /= spread
+    # Twice as fast on a CPU with so few channels, and a digit less exact: right for this one only.
+    vae.to(memory_format=torch.channels_last)
 
 
 def _pictures() -> torch.Tensor:

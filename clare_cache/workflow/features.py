@@ -90,7 +90,8 @@ def rebuild_backbones(
     sources = {FEATURES[name]: value["source"] for name, value in features.items()}
     declared: dict[str, dict[str, Any]] = {}
     for name, value in features.items():
-        declared.setdefault(FEATURES[name], {}).update(value["declared"])
+        said = {k: v for k, v in value["declared"].items() if v is not None}
+        declared.setdefault(FEATURES[name], {}).update(said)
     return load_backbones(
         sd=sd or sources.get("error_map"),
         clip=clip or sources.get("clip"),

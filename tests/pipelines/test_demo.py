@@ -1,0 +1,187 @@
+"""The whole pipeline, small: what each step leaves behind, and that the numbers are this run's."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import zarr
+
+import clare_cache as cc
+from clare_cache.errors import HeadError, ReportError
+from clare_cache.store import verify
+from clare_cache.workflow import evaluate, report, train_head
+from clare_cache.workflow.features import extract
+
+LABELS = ["linear", "rine", "coop", "cocoop"]
+N_IMAGES = 3 * 6 * (2 + 3)
+
+
+def test_every_run_folder_is_complete(demo):
+    for label in LABELS:
+        names = {path.name for path in (demo.runs / label).iterdir()}
+        assert names == {
+            "README.md",
+            "config.json",
+            "head.safetensors",
+            "history.jsonl",
+            "metrics.csv",
+            "metrics.json",
+            "predictions.parquet",
+            "recipe.yaml",
+        }
+
+
+def test_train_and_test_share_no_photograph_and_validation_no_region(demo):
+    rows = cc.Manifest.read(demo.manifest).rows
+    photographs = rows["group"].str.split("-").str[0]
+    assert set(photographs[rows["split"] == "train"]) == {"china"}
+    assert set(photographs[rows["split"] == "test"]) == {"flower"}
+    assert set(rows.loc[rows["split"] == "train", "generator"]) == {"real", "transposed-conv"}
+    assert "smooth-decoder" in set(rows.loc[rows["split"] == "test", "generator"])
+    assert set(rows["format"]) == {"PNG"}
+    assert rows["width"].nunique() == rows["height"].nunique() == 1
+    predictions = pd.read_parquet(demo.runs / "linear" / "predictions.parquet")
+    validated = set(predictions.loc[predictions["split"] == "val", "group"])
+    history = [json.loads(x) for x in (demo.runs / "linear/history.jsonl").read_text().splitlines()]
+    assert len(history) == 2
+    config = json.loads((demo.runs / "linear/config.json").read_text())
+    trained_on = set(rows.loc[rows["split"] == "train", "group"]) - validated
+    assert len(validated) == 2
+    assert len(trained_on) == 4
+    assert config["train"]["n_images"] == 4 * 3 * 2
+
+
+def test_the_page_shows_the_numbers_of_this_run(demo):
+    page = (demo.out / "report.html").read_text()
+    assert "small networks with random weights" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "src=" not in re.sub(r'src="data:', "", page)
+    for label in LABELS:
+        table = pd.read_csv(demo.runs / label / "metrics.csv")
+        row = table[(table["split"] == "test") & (table["generator"] == "all")].iloc[0]
+        assert f"{100 * row['average_precision']:.1f}" in page
+        assert row["n_asked"] == row["n_scored"] == 3 * 6 * 3
+
+
+def test_the_store_opens_with_plain_zarr_and_with_xarray(demo):
+    group = zarr.open_group(str(demo.store / "features.zarr"), mode="r")
+    dataset = xr.open_zarr(demo.store / "features.zarr", group="clean", consolidated=False)
+    assert (
+        set(dataset)
+        == set(group["clean"])
+        == {
+            "clip_block_cls",
+            "clip_embedding",
+            "clip_patch_tokens",
+            "error_map",
+        }
+    )
+    assert group["clean/error_map"].shape == (N_IMAGES, 4, 32, 32)
+    assert dataset["error_map"].dims == ("image", "latent_channel", "latent_row", "latent_column")
+    store = cc.open_store(demo.store)
+    np.testing.assert_array_equal(dataset["clip_embedding"], store["clean/clip_embedding"][:])
+    assert np.isfinite(group["clean/error_map"][:]).all()
+    assert verify(store) == []
+
+
+def test_a_second_extract_decodes_no_image(demo, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in demo.store.rglob("*") if p.is_file()}
+    manifest = cc.Manifest.read(demo.manifest)
+    config = {"ensemble": 1}
+    from clare_cache.backbones import ErrorMapConfig
+
+    # The images are not even there: nothing may look for them.
+    done = extract(
+        manifest,
+        demo.store,
+        root=tmp_path / "nowhere",
+        sd="tiny",
+        clip="tiny",
+        error_map=ErrorMapConfig(**config),
+        device="cpu",
+    )
+    assert done.n_decoded == 0
+    assert done.n_settled_before == done.n_images == N_IMAGES
+    assert {p: p.stat().st_mtime_ns for p in demo.store.rglob("*") if p.is_file()} == before
+
+
+def test_training_again_gives_the_same_weights(demo, small_recipe, tmp_path):
+    from clare_cache.recipe import read_recipe
+
+    again = train_head(
+        read_recipe(small_recipe),
+        store=demo.store,
+        manifest=demo.manifest,
+        out=tmp_path,
+        device="cpu",
+    )
+    for run in again:
+        first = (demo.runs / run.name / "head.safetensors").read_bytes()
+        assert (run / "head.safetensors").read_bytes() == first
+
+
+def test_predict_gives_the_scores_of_evaluate(demo):
+    predictions = pd.read_parquet(demo.runs / "coop" / "predictions.parquet")
+    chosen = predictions[predictions["split"] == "test"].iloc[::17]
+    table = cc.predict(demo.runs / "coop", [demo.images / p for p in chosen["path"]], device="cpu")
+    np.testing.assert_allclose(table["score"], chosen["score"], atol=2e-4)
+    threshold = json.loads((demo.runs / "coop/config.json").read_text())["threshold"]
+    assert list(table["verdict"]) == ["fake" if s > threshold else "real" for s in table["score"]]
+
+
+def test_predict_says_why_it_cannot(demo, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    good = next(demo.images.rglob("*.png"))
+    table = cc.predict(demo.runs / "linear", [broken, good, tmp_path / "absent.png"], device="cpu")
+    assert list(table["verdict"][[0, 2]]) == ["unusable", "unusable"]
+    assert table["score"].isna().tolist() == [True, False, True]
+    assert table["reason"][0].startswith("decode: ")
+    assert table["reason"][2] == "read: No such file or directory"
+
+
+def test_evaluating_features_of_another_kind_is_refused(demo, tmp_path):
+    from clare_cache.backbones import ClipConfig
+
+    manifest = cc.Manifest.read(demo.manifest)
+    extract(
+        manifest,
+        tmp_path / "store",
+        root=demo.images,
+        features=["clip_embedding"],
+        clip="tiny",
+        image_tower=ClipConfig(geometry="squash"),
+        device="cpu",
+    )
+    with pytest.raises(HeadError, match='geometry: asked "center-crop", found "squash"'):
+        evaluate([demo.runs / "linear"], store=tmp_path / "store", device="cpu")
+
+
+def test_evaluating_after_relabelling_is_refused(demo, tmp_path):
+    manifest = cc.Manifest.read(demo.manifest)
+    rows = manifest.rows.copy()
+    rows.loc[0, "label"] = 1 - rows.loc[0, "label"]
+    run = tmp_path / "linear"
+    run.mkdir()
+    for path in (demo.runs / "linear").iterdir():
+        (run / path.name).write_bytes(path.read_bytes())
+    config = json.loads((run / "config.json").read_text())
+    cc.Manifest.from_rows(rows).write(tmp_path / "relabelled.parquet")
+    config["manifest"] = str(tmp_path / "relabelled.parquet")
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ReportError, match="Labels, splits or groups changed since training"):
+        evaluate([run], device="cpu")
+    # Named on purpose, the same manifest is a new test set.
+    tables = evaluate([run], manifest=config["manifest"], device="cpu")
+    assert set(tables[run]["split"]) == {"test"}
+
+
+def test_a_report_needs_evaluated_runs(demo, tmp_path):
+    run = tmp_path / "linear"
+    run.mkdir()
+    (run / "config.json").write_bytes((demo.runs / "linear/config.json").read_bytes())
+    with pytest.raises(ReportError, match=r"have no predictions\.parquet"):
+        report([run], tmp_path / "report.html")

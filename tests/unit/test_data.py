@@ -1,0 +1,163 @@
+"""Manifest ⋈ store: the rows that are there, in the manifest's order, and why others are not."""
+
+import numpy as np
+import pytest
+import torch
+from tests.feature_data import BLOCK_CLS, EMBEDDING, feature_rows, image_id, make_manifest, make_store
+
+from clare_cache import data
+from clare_cache.data import load
+from clare_cache.errors import StoreError, TrainError
+from clare_cache.store import ArrayEntry, StoreWriter, open_store
+
+NEEDS = ["clip_embedding", "clip_block_cls"]
+NUMBERS = [30, 3, 21, 8, 14, 5, 2, 33, 17, 20]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """40 images; 8 and 17 have no embedding."""
+    return make_store(tmp_path_factory.mktemp("store"), range(40), failed=[8, 17])
+
+
+@pytest.fixture(params=[True, False], ids=["resident", "streamed"])
+def resident(request):
+    return request.param
+
+
+def test_rows_labels_and_features_come_in_manifest_order(store, resident):
+    found = load(store, make_manifest(NUMBERS), needs=NEEDS, resident=resident)
+    kept = [n for n in NUMBERS if n not in (8, 17)]
+    assert found.resident == resident
+    assert len(found) == 8
+    assert found.rows["image_id"].tolist() == [image_id(n) for n in kept]
+    assert found.labels.dtype == torch.int64
+    assert found.labels.tolist() == [n % 2 for n in kept]
+    features, labels = found.batch(np.arange(8))
+    assert list(features) == NEEDS
+    for name, tensor in features.items():
+        assert tensor.dtype == torch.float16
+        assert np.array_equal(tensor.numpy(), feature_rows(name, kept))
+    assert labels.tolist() == found.labels.tolist()
+
+
+def test_missing_images_keep_their_place_and_reason(store):
+    found = load(store, make_manifest(NUMBERS), needs=NEEDS)
+    assert [(m.position, m.image_id, m.reason) for m in found.missing] == [
+        (3, image_id(8), "decode: no picture 8"),
+        (8, image_id(17), "decode: no picture 17"),
+    ]
+    assert len(found) + len(found.missing) == len(NUMBERS)
+
+
+def test_an_image_is_missing_only_where_a_needed_array_is(store):
+    found = load(store, make_manifest(NUMBERS), needs=["clip_block_cls"])
+    assert (len(found), found.missing) == (10, ())
+
+
+def test_resident_and_streamed_give_equal_batches(store):
+    manifest = make_manifest(NUMBERS)
+    one = load(store, manifest, needs=NEEDS, resident=True)
+    other = load(store, manifest, needs=NEEDS, resident=False)
+    for indices in ([0], [7, 0, 3], [5, 5, 1], []):
+        (left, a), (right, b) = (d.batch(np.array(indices, np.int64)) for d in (one, other))
+        assert torch.equal(a, b)
+        assert len(a) == len(indices)
+        for name in NEEDS:
+            assert torch.equal(left[name], right[name])
+
+
+def test_a_batch_can_be_changed_without_changing_the_data(store, resident):
+    found = load(store, make_manifest(NUMBERS), needs=NEEDS, resident=resident)
+    features, labels = found.batch(np.array([0, 1]))
+    features["clip_embedding"].zero_()
+    labels.zero_()
+    again, labels_again = found.batch(np.array([0, 1]))
+    assert again["clip_embedding"].abs().sum() > 0
+    assert labels_again.tolist() == [0, 1]
+
+
+def test_one_image_by_position_or_by_id(store, resident):
+    found = load(store, make_manifest(NUMBERS), needs=NEEDS, resident=resident)
+    for key in (1, image_id(3), -7, np.int64(1)):
+        features, label = found[key]
+        assert label == 1
+        assert np.array_equal(features["clip_block_cls"], feature_rows("clip_block_cls", [3])[0])
+    for key in (8, -9):
+        with pytest.raises(IndexError, match="of 8"):
+            found[key]
+    with pytest.raises(KeyError):
+        found[image_id(8)]
+
+
+def test_an_image_twice_in_the_manifest_is_there_twice(store, resident):
+    found = load(store, make_manifest([5, 4, 5]), needs=NEEDS, resident=resident)
+    features, labels = found.batch(np.arange(3))
+    assert labels.tolist() == [1, 0, 1]
+    assert found.rows["path"].tolist() == ["0/5.png", "1/4.png", "2/5.png"]
+    assert torch.equal(features["clip_embedding"][0], features["clip_embedding"][2])
+    twice_missing = load(store, make_manifest([8, 1, 8]), needs=NEEDS, resident=resident)
+    assert [m.position for m in twice_missing.missing] == [0, 2]
+
+
+def test_data_works_in_torch_s_own_loader(store, resident):
+    found = load(store, make_manifest(NUMBERS), needs=NEEDS, resident=resident)
+    ((features, labels),) = torch.utils.data.DataLoader(found, batch_size=8)
+    expected, _ = found.batch(np.arange(8))
+    assert torch.equal(features["clip_embedding"], expected["clip_embedding"])
+    assert torch.equal(labels, found.labels)
+
+
+def test_shapes_and_fingerprints_are_those_of_the_needed_arrays(store):
+    found = load(store, make_manifest([1]), needs=["clip_embedding"])
+    assert found.shapes == {"clip_embedding": EMBEDDING.shape}
+    handle = store["clean/clip_embedding"]
+    assert found.fingerprints == {
+        "clip_embedding": {"fingerprint": handle.fingerprint, "declared": handle.declared}
+    }
+    assert load(store, make_manifest([1]), needs=NEEDS).shapes["clip_block_cls"] == BLOCK_CLS.shape
+
+
+def test_no_rows_are_no_error(store, resident):
+    found = load(store, make_manifest([]), needs=NEEDS, resident=resident)
+    features, labels = found.batch(np.empty(0, np.int64))
+    assert len(found) == len(labels) == len(features["clip_embedding"]) == 0
+    only_missing = load(store, make_manifest([8]), needs=NEEDS, resident=resident)
+    assert (len(only_missing), len(only_missing.missing)) == (0, 1)
+
+
+@pytest.mark.parametrize(("available", "expected"), [(1000, True), (900, False)])
+def test_arrays_stay_in_ram_when_they_take_less_than_half_of_it(
+    store, monkeypatch, available, expected
+):
+    row_nbytes = EMBEDDING.row_nbytes + BLOCK_CLS.row_nbytes
+    assert row_nbytes * 11 == 462
+
+    class Memory:
+        pass
+
+    memory = Memory()
+    memory.available = available
+    monkeypatch.setattr(data.psutil, "virtual_memory", lambda: memory)
+    numbers = range(20, 31)
+    assert load(store, make_manifest(numbers), needs=NEEDS).resident == expected
+
+
+def test_images_that_were_never_extracted_are_an_error(store):
+    with pytest.raises(TrainError, match=f"2 were never extracted, the first is {image_id(90)}"):
+        load(store, make_manifest([1, 90, 8, 91]), needs=NEEDS)
+
+
+def test_rows_without_a_commit_were_never_extracted(tmp_path):
+    store = make_store(tmp_path, range(4), names="clip_embedding")
+    StoreWriter(tmp_path).declare([ArrayEntry("clean", BLOCK_CLS, 0, {"weights": "w"})])
+    assert len(load(store, make_manifest([1, 2]), needs=["clip_embedding"])) == 2
+    with pytest.raises(TrainError, match="2 images, 2 were never extracted"):
+        load(open_store(tmp_path), make_manifest([1, 2]), needs=NEEDS)
+
+
+def test_arrays_that_the_store_lacks_are_an_error(store):
+    with pytest.raises(StoreError, match="array clean/error_map was asked for, found"):
+        load(store, make_manifest([1]), needs=["error_map"])
+    with pytest.raises(StoreError, match="array flip/clip_embedding was asked for"):
+        load(store, make_manifest([1]), needs=["clip_embedding"], view="flip")

@@ -1,0 +1,308 @@
+"""Stage one as a whole: only what is missing is made, and the bytes do not depend on how."""
+
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from tests.fake_backbone import (
+    CODE,
+    GRID,
+    MEAN,
+    FakeBackbone,
+    bytes_below,
+    make_image,
+    write_images,
+)
+
+from clare_cache.errors import StoreMismatch
+from clare_cache.extract import extract_features
+from clare_cache.images import decode
+from clare_cache.store import open_store, verify
+
+FEATURES = ["mean", "grid"]
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "store"
+
+
+def extract(store, images, root, *, backbones=None, features=FEATURES, **options):
+    options = {"block_rows": 4, "batch_size": 3} | options
+    backbones = [FakeBackbone()] if backbones is None else backbones
+    return extract_features(
+        store, images, root=root, backbones=backbones, features=features, **options
+    )
+
+
+def expected(root, images, array):
+    backbone = FakeBackbone()
+    rows = []
+    for image_id, paths in images.items():
+        pixels = backbone.preprocess(decode((root / paths[-1]).read_bytes()))
+        rows.append(backbone.row(array, pixels, image_id))
+    return np.stack(rows)
+
+
+# What is made
+
+
+def test_every_image_gets_its_row_and_the_report_adds_up(store, root):
+    images = write_images(root, 10)
+    report = extract(store, images, root)
+    found = open_store(store)
+    for array in FEATURES:
+        values = found[f"clean/{array}"].by_image_id(list(images))
+        assert np.array_equal(values, expected(root, images, array))
+    assert verify(found) == []
+    assert (report.n_images, report.n_settled_before, report.n_decoded) == (10, 0, 10)
+    assert (report.n_failed, report.failures, report.store) == (0, (), store)
+    assert report.seconds.keys() == {"total", "decode", "fake", "write"}
+    assert all(0 <= value <= report.seconds["total"] for value in report.seconds.values())
+    assert report.images_per_second == 10 / report.seconds["total"]
+
+
+def test_only_the_asked_features_are_made_and_declared(store, root):
+    backbone = FakeBackbone()
+    extract(store, write_images(root, 3), root, backbones=[backbone], features=["grid"])
+    assert list(open_store(store)) == ["clean/grid"]
+    assert set(backbone.wanted) == {("grid",)}
+    entry = open_store(store)["clean/grid"].entry
+    assert entry.declared == backbone.declared("grid")
+    assert entry.source == "fake weights"
+    assert entry.spec == GRID
+
+
+def test_commit_records_say_with_which_libraries(store, root):
+    extract(store, write_images(root, 1), root)
+    (record,) = open_store(store)["clean/mean"].records.values()
+    assert {"clare-cache", "numpy", "pillow", "torch", "zarr"} <= record.versions.keys()
+
+
+def test_the_same_image_under_two_paths_is_looked_at_once(store, root):
+    images = write_images(root, 3)
+    image_id, data = make_image(1)
+    (root / "copy.png").write_bytes(data)
+    images[image_id] = ("001.png", "copy.png")
+    backbone = FakeBackbone()
+    report = extract(store, images, root, backbones=[backbone])
+    assert sorted(backbone.images_seen) == sorted(images)
+    assert (report.n_images, report.n_decoded, open_store(store).n_rows) == (3, 3, 3)
+
+
+def test_a_missing_first_path_falls_back_to_the_second(store, root):
+    images = write_images(root, 3)
+    image_id, _ = make_image(1)
+    images[image_id] = ("gone.png", "001.png")
+    assert extract(store, images, root).failures == ()
+    assert np.array_equal(
+        open_store(store)["clean/mean"].by_image_id(list(images)), expected(root, images, "mean")
+    )
+
+
+# What is not made again
+
+
+def test_a_second_call_decodes_nothing_and_changes_no_byte(store, root):
+    images = write_images(root, 6)
+    (root / "002.png").write_bytes(b"no picture")
+    first = extract(store, images, root)
+    before = bytes_below(store)
+    shutil.rmtree(root)
+    backbone = FakeBackbone()
+    report = extract(store, images, root, backbones=[backbone])
+    assert backbone.seen == []
+    assert (report.n_images, report.n_settled_before, report.n_decoded) == (6, 6, 0)
+    assert report.failures == first.failures
+    assert report.n_failed == 1
+    assert bytes_below(store) == before
+
+
+def test_more_images_cost_only_themselves(store, root):
+    images = write_images(root, 6)
+    extract(store, images, root)
+    before = bytes_below(store / "features.zarr")
+    more = write_images(root, 3, start=20)
+    for path in list(images.values()):
+        (root / path[0]).unlink()
+    backbone = FakeBackbone()
+    report = extract(store, images | more, root, backbones=[backbone])
+    assert sorted(backbone.images_seen) == sorted(more)
+    assert (report.n_images, report.n_settled_before, report.n_decoded) == (9, 6, 3)
+    assert report.failures == ()
+    found = open_store(store)
+    assert np.array_equal(
+        found["clean/mean"].by_image_id(list(more)), expected(root, more, "mean")
+    )
+    after = bytes_below(store / "features.zarr")
+    chunks = [name for name in before if "/c/" in name]
+    assert {name: after[name] for name in chunks} == {name: before[name] for name in chunks}
+    assert verify(found) == []
+
+
+def test_more_features_cost_only_themselves(store, root):
+    images = write_images(root, 6)
+    extract(store, images, root, features=["mean"])
+    before = bytes_below(store / "features.zarr/clean/mean")
+    backbone = FakeBackbone()
+    report = extract(store, images, root, backbones=[backbone], features=["mean", "grid"])
+    assert set(backbone.wanted) == {("grid",)}
+    assert (report.n_settled_before, report.n_decoded) == (0, 6)
+    assert bytes_below(store / "features.zarr/clean/mean") == before
+    assert np.array_equal(
+        open_store(store)["clean/grid"].by_image_id(list(images)), expected(root, images, "grid")
+    )
+
+
+def test_a_part_of_the_images_first_and_the_rest_later_gives_the_same_rows(store, root):
+    images = write_images(root, 7)
+    extract(store, images, root, features=["mean"])
+    some = dict(list(images.items())[::2])
+    extract(store, some, root, features=["grid"])
+    assert open_store(store)["clean/grid"].present.sum() == 4
+    extract(store, images, root, features=["grid"])
+    found = open_store(store)
+    assert np.array_equal(
+        found["clean/grid"].by_image_id(list(images)), expected(root, images, "grid")
+    )
+    assert verify(found) == []
+
+
+def test_another_view_is_another_extraction(store, root):
+    images = write_images(root, 3)
+    extract(store, images, root)
+    backbone = FakeBackbone()
+    extract(store, images, root, backbones=[backbone], view="flip")
+    assert len(backbone.images_seen) == 3
+    assert open_store(store).views == ["clean", "flip"]
+
+
+def test_other_inputs_are_refused_before_any_image_is_read(store, root):
+    images = write_images(root, 3)
+    extract(store, images, root)
+    before = bytes_below(store)
+    backbone = FakeBackbone(factor=2.0)
+    with pytest.raises(StoreMismatch, match=r"clean/grid: factor: asked 2\.0, found 1\.0"):
+        extract(store, write_images(root, 2, start=5), root, backbones=[backbone])
+    assert backbone.seen == []
+    assert bytes_below(store) == before
+
+
+# Images that cannot be used
+
+
+def test_a_bad_image_has_a_line_for_every_array_and_no_row(store, root):
+    images = write_images(root, 6)
+    (root / "002.png").write_bytes(b"no picture")
+    (root / "004.png").unlink()
+    report = extract(store, images, root)
+    found = open_store(store)
+    assert sorted((line.path, line.array, line.stage, line.view) for line in report.failures) == [
+        (path, array, "read", "clean") for path in ("002.png", "004.png") for array in sorted(FEATURES)
+    ]
+    assert list(report.failures) == found.ledger()
+    assert (report.n_failed, report.n_decoded) == (2, 4)
+    bad = found.rows_of([make_image(2)[0], make_image(4)[0]])
+    for array in FEATURES:
+        handle = found[f"clean/{array}"]
+        assert not handle.present[bad].any()
+        assert np.isnan(handle[:][bad]).all()
+        good = {i: p for i, p in images.items() if p[0] not in ("002.png", "004.png")}
+        assert np.array_equal(handle.by_image_id(list(good)), expected(root, good, array))
+
+
+def test_values_that_are_not_finite_leave_the_other_arrays_alone(store, root):
+    images = write_images(root, 5)
+    bad = make_image(3)[0]
+    report = extract(store, images, root, backbones=[FakeBackbone(poison={bad: ["grid"]})])
+    (line,) = report.failures
+    assert (line.image_id, line.array, line.stage) == (bad, "grid", "grid")
+    assert line.reason == "1 of 32 values are not finite"
+    found = open_store(store)
+    row = found.rows_of([bad])[0]
+    assert found["clean/mean"].present[row]
+    assert not found["clean/grid"].present[row]
+    assert np.isnan(found["clean/grid"][row]).all()
+
+
+def test_the_report_tells_of_asked_images_alone(store, root):
+    images = write_images(root, 4)
+    (root / "002.png").unlink()
+    extract(store, images, root)
+    good = {i: p for i, p in images.items() if p != ("002.png",)}
+    assert extract(store, good, root).failures == ()
+
+
+# What the bytes do not depend on
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 1},
+        {"batch_size": 100, "workers": 4},
+        {"batch_size": 2, "workers": 1},
+    ],
+)
+def test_batch_size_and_workers_do_not_change_a_byte(tmp_path, root, options):
+    images = write_images(root, 9)
+    (root / "005.png").unlink()
+    extract(tmp_path / "a", images, root)
+    extract(tmp_path / "b", images, root, **options)
+    for folder in ("features.zarr", "ledger"):
+        assert bytes_below(tmp_path / "a" / folder) == bytes_below(tmp_path / "b" / folder)
+    assert (tmp_path / "a/index.parquet").read_bytes() == (
+        tmp_path / "b/index.parquet"
+    ).read_bytes()
+
+
+def test_the_order_of_images_and_their_paths_does_not_change_a_byte(tmp_path, root):
+    images = write_images(root, 9)
+    extract(tmp_path / "a", images, root)
+    moved = {}
+    for number, image_id in enumerate(reversed(images)):
+        (root / images[image_id][0]).rename(root / f"moved-{number}.png")
+        moved[image_id] = (f"moved-{number}.png",)
+    extract(tmp_path / "b", moved, root)
+    assert bytes_below(tmp_path / "a/features.zarr") == bytes_below(tmp_path / "b/features.zarr")
+
+
+def test_one_backbone_for_all_arrays_or_one_for_each_gives_the_same_bytes(tmp_path, root):
+    images = write_images(root, 5)
+    extract(tmp_path / "a", images, root, features=["mean", "grid", "code"])
+    apart = [FakeBackbone(name=spec.name, arrays=[spec]) for spec in (CODE, MEAN, GRID)]
+    extract(tmp_path / "b", images, root, backbones=apart, features=["mean", "grid", "code"])
+    assert bytes_below(tmp_path / "a/features.zarr") == bytes_below(tmp_path / "b/features.zarr")
+
+
+# Progress and odd calls
+
+
+def test_progress_counts_the_images_to_be_done(store, root):
+    images = write_images(root, 4)
+    extract(store, images, root)
+    seen = []
+    extract(store, images | write_images(root, 6, start=10), root, on_progress=seen.append)
+    assert {(p.what, p.total, p.unit) for p in seen} == {("extract", 6, "image")}
+    assert seen[-1].done == 6
+    assert all(earlier.done < later.done for earlier, later in pairwise(seen))
+
+
+def test_no_images_make_an_empty_store(store, root):
+    report = extract(store, {}, root)
+    assert (report.n_images, report.n_decoded, report.n_failed) == (0, 0, 0)
+    assert list(open_store(store)) == ["clean/grid", "clean/mean"]
+
+
+def test_a_store_keeps_its_block_size(store, root):
+    images = write_images(root, 6)
+    extract(store, images, root, block_rows=2)
+    extract(store, images | write_images(root, 1, start=10), root, block_rows=None)
+    assert open_store(store).description.block_rows == 2
+    assert sorted(open_store(store)["clean/mean"].records) == [0, 1, 2, 3]

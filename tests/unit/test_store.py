@@ -1,0 +1,661 @@
+"""The store: what is written comes back, and only what was committed is there."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import zarr
+from tests.fake_backbone import bytes_below
+
+from clare_cache.errors import StoreError, StoreMismatch
+from clare_cache.store import (
+    ArrayEntry,
+    BlockData,
+    CommitRecord,
+    LedgerLine,
+    StoreWriter,
+    create_store,
+    features_of,
+    open_store,
+    writer,
+)
+from clare_cache.store.schema import CHUNK_NBYTES, chunk_rows_for, from_ranges, to_ranges
+from clare_cache.types import ArraySpec, Failure
+
+BLOCK_ROWS = 4
+VECTOR = ArraySpec("vector", (3,), ("number",), "float32", "three numbers")
+GRID = ArraySpec("grid", (2, 4, 4), ("channel", "row", "column"), "float16", "two planes")
+
+
+class Crash(Exception):
+    """Stands for whatever stops a process."""
+
+
+def image_ids(*numbers):
+    """Ids whose order is that of the numbers."""
+    return [f"{number:064x}" for number in numbers]
+
+
+def entry(spec=VECTOR, view="clean", **declared):
+    return ArrayEntry(view, spec, 0, declared or {"weights": "w", "size_px": 8}, "some weights")
+
+
+def make_store(path, n_images=10, specs=(VECTOR, GRID)):
+    store = create_store(path, block_rows=BLOCK_ROWS)
+    store.declare([entry(spec) for spec in specs])
+    store.add_images(image_ids(*range(n_images)))
+    return store
+
+
+def values_of(spec, rows):
+    """Distinct numbers that float16 holds exactly; row r of any array is the same everywhere."""
+    one = np.arange(np.prod(spec.shape), dtype=spec.dtype).reshape(spec.shape)
+    return np.stack([one + 32 * row for row in rows]) if rows else np.empty((0, *spec.shape))
+
+
+def failure(row, reason="no picture"):
+    return Failure(f"{row:064x}", f"{row}.png", "decode", reason)
+
+
+def block(spec, rows, *, failed=(), number=None):
+    rows = list(rows)
+    return BlockData(
+        view="clean",
+        array=spec.name,
+        block=(rows or list(failed))[0] // BLOCK_ROWS if number is None else number,
+        rows=np.array(rows, np.int64),
+        values=values_of(spec, rows),
+        failed={row: failure(row) for row in failed},
+        seconds=1.23456,
+    )
+
+
+def write_all(store, spec=VECTOR, n_images=10):
+    for start in range(0, n_images, BLOCK_ROWS):
+        store.write_block(
+            block(spec, range(start, min(start + BLOCK_ROWS, n_images))), versions={"zarr": "3"}
+        )
+
+
+# Reading what was written
+
+
+@pytest.mark.parametrize("spec", [VECTOR, GRID])
+def test_what_is_written_comes_back_in_any_order(tmp_path, spec):
+    write_all(make_store(tmp_path), spec)
+    handle = open_store(tmp_path)[f"clean/{spec.name}"]
+    rows = [9, 0, 4, 4, 3, 8]
+    found = handle.by_image_id(image_ids(*rows))
+    assert found.dtype == np.dtype(spec.dtype)
+    assert np.array_equal(found, values_of(spec, rows))
+    assert np.array_equal(handle.read_rows(np.array(rows)), values_of(spec, rows))
+    assert np.array_equal(handle[2:7], values_of(spec, range(2, 7)))
+    assert np.array_equal(handle[:], values_of(spec, range(10)))
+    assert handle.read_rows(np.empty(0, np.int64)).shape == (0, *spec.shape)
+    assert (handle.shape, handle.dtype) == ((10, *spec.shape), np.dtype(spec.dtype))
+    assert handle.present.all()
+
+
+def test_rows_without_a_commit_are_nan_and_not_present(tmp_path):
+    make_store(tmp_path).write_block(block(VECTOR, [4, 6], failed=[5]), versions={})
+    handle = open_store(tmp_path)["clean/vector"]
+    assert np.flatnonzero(handle.present).tolist() == [4, 6]
+    assert np.isfinite(handle[:]).all(axis=1).tolist() == handle.present.tolist()
+    assert np.isnan(handle[:][~handle.present]).all()
+
+
+def test_a_new_store_is_empty_and_opens(tmp_path):
+    assert create_store(tmp_path / "a" / "b").path == tmp_path / "a" / "b"
+    store = open_store(tmp_path / "a" / "b")
+    assert (store.n_rows, list(store), store.views, store.ledger()) == (0, [], [], [])
+    assert store.rows_of(image_ids(1)).tolist() == [-1]
+
+
+def test_opening_creates_and_changes_nothing(tmp_path):
+    write_all(make_store(tmp_path / "s"))
+    before = bytes_below(tmp_path)
+    store = open_store(tmp_path / "s")
+    store["clean/vector"].by_image_id(image_ids(1))
+    assert bytes_below(tmp_path) == before
+    with pytest.raises(StoreError, match="found none"):
+        open_store(tmp_path / "absent")
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_store_speaks_of_its_arrays(tmp_path):
+    make_store(tmp_path).declare([entry(view="flip")])
+    store = open_store(tmp_path)
+    assert list(store) == ["clean/grid", "clean/vector", "flip/vector"]
+    assert store.views == ["clean", "flip"]
+    assert "clean/grid" in store
+    assert "flip/grid" not in store
+    assert set(features_of(store)) == {"grid", "vector"}
+    assert set(features_of(store, "flip")) == {"vector"}
+    handle = store["clean/grid"]
+    assert handle.entry.spec == GRID
+    assert handle.entry.source == "some weights"
+    assert handle.declared == {"weights": "w", "size_px": 8}
+
+
+# Rows
+
+
+def test_rows_do_not_depend_on_the_order_of_the_images(tmp_path):
+    ids = image_ids(5, 3, 9, 1)
+    for name, given in (("a", ids), ("b", ids[::-1]), ("c", [*ids, *ids])):
+        store = create_store(tmp_path / name)
+        assert store.add_images(iter(given)) == 4
+        assert open_store(tmp_path / name).rows_of(ids).tolist() == [2, 1, 3, 0]
+
+
+def test_later_images_start_at_the_next_block_and_earlier_rows_stay(tmp_path):
+    store = make_store(tmp_path, n_images=5)
+    assert store.add_images(image_ids(3, 4)) == 0
+    assert store.add_images([*image_ids(2, 1), "0" * 63 + "f", "0" * 62 + "0a"]) == 2
+    found = open_store(tmp_path)
+    assert found.rows_of(image_ids(0, 1, 2, 3, 4, 10, 15)).tolist() == [0, 1, 2, 3, 4, 8, 9]
+    assert found.n_rows == 10
+
+
+def test_a_full_last_block_leaves_no_gap(tmp_path):
+    store = make_store(tmp_path, n_images=4)
+    store.add_images(image_ids(20))
+    assert open_store(tmp_path).rows_of(image_ids(20)).tolist() == [4]
+
+
+def test_every_array_grows_with_the_images_and_keeps_its_rows(tmp_path):
+    store = make_store(tmp_path, n_images=6)
+    write_all(store, VECTOR, 6)
+    store.add_images(image_ids(*range(20, 23)))
+    found = open_store(tmp_path)
+    for spec in (VECTOR, GRID):
+        assert found[f"clean/{spec.name}"].array.shape == (11, *spec.shape)
+    assert np.array_equal(found["clean/vector"][:6], values_of(VECTOR, range(6)))
+    assert np.isnan(found["clean/vector"][6:]).all()
+    assert np.flatnonzero(found["clean/vector"].present).tolist() == list(range(6))
+
+
+def test_images_can_come_before_the_arrays(tmp_path):
+    store = create_store(tmp_path, block_rows=BLOCK_ROWS)
+    store.add_images(image_ids(*range(6)))
+    store.declare([entry(GRID)])
+    assert open_store(tmp_path)["clean/grid"].array.shape == (6, 2, 4, 4)
+
+
+def test_the_index_is_a_plain_table_of_ids_and_rows(tmp_path):
+    make_store(tmp_path, n_images=5).add_images(image_ids(30))
+    index = pd.read_parquet(tmp_path / "index.parquet")
+    assert list(index.columns) == ["image_id", "row"]
+    assert index["row"].dtype == np.int64
+    assert index["row"].tolist() == [0, 1, 2, 3, 4, 8]
+    assert index["image_id"].tolist() == image_ids(0, 1, 2, 3, 4, 30)
+
+
+# Declared inputs
+
+
+def test_declaring_again_changes_nothing(tmp_path):
+    store = make_store(tmp_path)
+    write_all(store)
+    before = bytes_below(tmp_path)
+    store.declare([replace(entry(), source="the same weights elsewhere")])
+    assert bytes_below(tmp_path) == before
+
+
+def test_a_mismatch_creates_no_array(tmp_path):
+    store = make_store(tmp_path, specs=[VECTOR])
+    before = bytes_below(tmp_path)
+    with pytest.raises(StoreMismatch):
+        store.declare([entry(GRID), entry(VECTOR, weights="other")])
+    assert bytes_below(tmp_path) == before
+
+
+def test_views_are_independent_of_each_other(tmp_path):
+    store = make_store(tmp_path, specs=[VECTOR])
+    store.declare([entry(VECTOR, view="jpeg-q50", view_rule="jpeg")])
+    write_all(store)
+    assert not open_store(tmp_path)["jpeg-q50/vector"].present.any()
+
+
+@pytest.mark.parametrize("view", ["", "..", "../up", "a/b", "Clean", "-a", "a b", ".hidden"])
+def test_views_that_are_no_folder_names_are_refused(tmp_path, view):
+    store = create_store(tmp_path / "s")
+    with pytest.raises(StoreError, match="a view is named with a-z, 0-9"):
+        store.declare([entry(view=view)])
+    assert list(open_store(tmp_path / "s")) == []
+
+
+def test_an_array_left_by_a_run_that_stopped_before_naming_it_is_made_anew(tmp_path, monkeypatch):
+    store = create_store(tmp_path, block_rows=BLOCK_ROWS)
+    store.add_images(image_ids(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "write_json", stop)
+        with pytest.raises(Crash):
+            store.declare([entry()])
+    assert (tmp_path / "features.zarr/clean/vector/zarr.json").is_file()
+    assert list(open_store(tmp_path)) == []
+    StoreWriter(tmp_path).declare([entry(GRID), entry(replace(GRID, name="vector"))])
+    assert open_store(tmp_path)["clean/vector"].array.shape == (1, 2, 4, 4)
+
+
+def stop(*args, **kwargs):
+    raise Crash
+
+
+# Blocks
+
+
+def test_a_commit_record_says_what_was_committed(tmp_path):
+    store = make_store(tmp_path)
+    given = store.write_block(block(VECTOR, [4, 6, 7], failed=[5]), versions={"zarr": "3.1"})
+    (path,) = (tmp_path / "commits").rglob("*.json")
+    assert path.relative_to(tmp_path).as_posix() == "commits/clean/vector/1.json"
+    read = CommitRecord.from_json(json.loads(path.read_text()))
+    assert read == given == open_store(tmp_path)["clean/vector"].records[1]
+    assert (read.view, read.array, read.block) == ("clean", "vector", 1)
+    assert (read.rows, read.failed) == ((4, 6, 7), (5,))
+    assert read.fingerprint == entry().fingerprint
+    assert read.versions == {"zarr": "3.1"}
+    assert read.seconds == 1.235
+    assert list(read.checksums) == ["c/1/0"]
+    assert (tmp_path / "features.zarr/clean/vector/c/1/0").is_file()
+
+
+def test_a_second_commit_keeps_rows_and_ledger_lines_of_the_first(tmp_path):
+    store = make_store(tmp_path)
+    store.write_block(block(VECTOR, [4], failed=[5]), versions={})
+    record = store.write_block(block(VECTOR, [6], failed=[7]), versions={})
+    assert (record.rows, record.failed) == ((4, 6), (5, 7))
+    found = open_store(tmp_path)
+    assert np.array_equal(found["clean/vector"][[4, 6]], values_of(VECTOR, [4, 6]))
+    assert found.ledger() == [
+        LedgerLine(**vars(failure(row)), view="clean", array="vector") for row in (5, 7)
+    ]
+
+
+def test_a_row_written_again_is_replaced(tmp_path):
+    store = make_store(tmp_path)
+    store.write_block(block(VECTOR, [4, 5]), versions={})
+    again = replace(block(VECTOR, [5]), values=np.full((1, 3), -1, "float32"))
+    store.write_block(again, versions={})
+    found = open_store(tmp_path)["clean/vector"]
+    assert np.array_equal(found[[4]], values_of(VECTOR, [4]))
+    assert (found[5] == -1).all()
+
+
+def test_an_image_that_got_its_row_after_all_leaves_the_ledger(tmp_path):
+    store = make_store(tmp_path)
+    store.write_block(block(VECTOR, [4], failed=[5, 6]), versions={})
+    store.write_block(block(VECTOR, [5]), versions={})
+    assert [line.image_id for line in open_store(tmp_path).ledger()] == image_ids(6)
+    record = store.write_block(block(VECTOR, [6]), versions={})
+    assert (record.rows, record.failed) == ((4, 5, 6), ())
+    assert open_store(tmp_path).ledger() == []
+    assert not list((tmp_path / "ledger").rglob("*.json"))
+
+
+def test_a_newer_reason_replaces_the_older_one(tmp_path):
+    store = make_store(tmp_path)
+    store.write_block(block(VECTOR, [], failed=[5]), versions={})
+    store.write_block(
+        replace(block(VECTOR, [], failed=[5]), failed={5: failure(5, "still none")}), versions={}
+    )
+    (line,) = open_store(tmp_path).ledger()
+    assert (line.reason, line.path, line.stage) == ("still none", "5.png", "decode")
+
+
+def test_a_block_of_failures_alone_is_done_and_has_no_chunk(tmp_path):
+    record = make_store(tmp_path).write_block(block(VECTOR, [], failed=[0, 1]), versions={})
+    assert (record.rows, record.failed, record.checksums) == ((), (0, 1), {})
+    assert not (tmp_path / "features.zarr/clean/vector/c").exists()
+
+
+def test_the_ledger_can_be_read_by_view_and_array(tmp_path):
+    store = make_store(tmp_path)
+    store.declare([entry(view="flip")])
+    store.write_block(block(VECTOR, [], failed=[0]), versions={})
+    store.write_block(block(GRID, [], failed=[1]), versions={})
+    store.write_block(replace(block(VECTOR, [], failed=[2]), view="flip"), versions={})
+    found = open_store(tmp_path)
+
+    def ids(*args):
+        return sorted(int(line.image_id, 16) for line in found.ledger(*args))
+
+    assert ids() == [0, 1, 2]
+    assert ids("clean") == [0, 1]
+    assert ids("clean", ["grid"]) == [1]
+    assert ids(None, ["vector"]) == [0, 2]
+    assert ids("flip", ["grid"]) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        block(VECTOR, [3, 4], number=1),
+        block(VECTOR, [7, 8], number=1),
+        block(VECTOR, [8, 9, 10], number=2),
+        block(VECTOR, [-1, 0], number=0),
+        block(VECTOR, [4], failed=[8]),
+        block(VECTOR, [12]),
+    ],
+)
+def test_rows_outside_the_block_are_refused_and_nothing_is_written(tmp_path, data):
+    store = make_store(tmp_path)
+    before = bytes_below(tmp_path)
+    with pytest.raises(StoreError, match="holds rows"):
+        store.write_block(data, versions={})
+    assert bytes_below(tmp_path) == before
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_non_finite_values_are_refused_and_nothing_is_written(tmp_path, bad):
+    store = make_store(tmp_path)
+    data = block(VECTOR, [4, 5])
+    data.values[1, 2] = bad
+    before = bytes_below(tmp_path)
+    with pytest.raises(StoreError, match="belong in the ledger"):
+        store.write_block(data, versions={})
+    assert bytes_below(tmp_path) == before
+
+
+def test_two_writers_of_different_blocks_do_not_meet(tmp_path):
+    one, other = make_store(tmp_path), StoreWriter(tmp_path)
+    one.write_block(block(VECTOR, [0, 1]), versions={})
+    other.write_block(block(VECTOR, [4, 5]), versions={})
+    one.write_block(block(VECTOR, [2]), versions={})
+    found = open_store(tmp_path)["clean/vector"]
+    assert np.flatnonzero(found.present).tolist() == [0, 1, 2, 4, 5]
+    assert np.array_equal(found[[2, 5]], values_of(VECTOR, [2, 5]))
+
+
+def test_a_record_of_other_inputs_is_refused(tmp_path):
+    write_all(make_store(tmp_path))
+    path = tmp_path / "commits/clean/vector/1.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "fingerprint": "0" * 16}))
+    with pytest.raises(StoreError, match="was committed for fingerprint 0000000000000000"):
+        _ = open_store(tmp_path)["clean/vector"].present
+
+
+# Crashes
+
+
+def crash_at(monkeypatch, n):
+    """Let the writer stop at its n-th step to the disk, counted from 0."""
+    steps = iter(range(n + 1))
+
+    def guard(act):
+        def guarded(*args, **kwargs):
+            if next(steps, n) == n:
+                raise Crash
+            return act(*args, **kwargs)
+
+        return guarded
+
+    monkeypatch.setattr(writer, "flush", guard(writer.flush))
+    monkeypatch.setattr(writer, "write_json", guard(writer.write_json))
+
+
+def test_data_and_ledger_are_on_disk_before_the_record(tmp_path, monkeypatch):
+    store, steps = make_store(tmp_path), []
+    flush, write_json = writer.flush, writer.write_json
+    monkeypatch.setattr(writer, "flush", lambda path: steps.append(path) or flush(path))
+    monkeypatch.setattr(
+        writer,
+        "write_json",
+        lambda path, value, *, durable: steps.append(path) or write_json(path, value),
+    )
+    store.write_block(block(GRID, [4, 5], failed=[6]), versions={})
+    array = tmp_path / "features.zarr/clean/grid"
+    assert steps == [
+        array / "c/1/0/0/0",
+        array / "c/1/0/0",
+        array / "c/1/0",
+        array / "c/1",
+        array / "c",
+        array,
+        tmp_path / "ledger/clean/grid/1.json",
+        tmp_path / "commits/clean/grid/1.json",
+    ]
+
+
+@pytest.mark.parametrize("n", range(6))
+def test_a_block_without_its_record_never_happened(tmp_path, monkeypatch, n):
+    whole = make_store(tmp_path / "whole")
+    write_all(whole)
+    store = make_store(tmp_path / "torn")
+    store.write_block(block(VECTOR, [0, 1, 2, 3]), versions={})
+    with monkeypatch.context() as patch:
+        crash_at(patch, n)
+        with pytest.raises(Crash):
+            store.write_block(block(VECTOR, [4, 5, 6], failed=[7]), versions={})
+    found = open_store(tmp_path / "torn")["clean/vector"]
+    assert np.flatnonzero(found.present).tolist() == [0, 1, 2, 3]
+    with pytest.raises(StoreError, match="has no row for 1 of 1 images"):
+        found.by_image_id(image_ids(4))
+
+    write_all(StoreWriter(tmp_path / "torn"))
+    assert bytes_below(tmp_path / "torn/features.zarr") == bytes_below(
+        tmp_path / "whole/features.zarr"
+    )
+    assert open_store(tmp_path / "torn").ledger() == []
+
+
+def test_a_merge_that_stops_before_its_record_keeps_what_was_committed(tmp_path, monkeypatch):
+    store = make_store(tmp_path)
+    store.write_block(block(VECTOR, [4, 5]), versions={})
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "write_json", stop)
+        with pytest.raises(Crash):
+            store.write_block(block(VECTOR, [6]), versions={})
+    found = open_store(tmp_path)["clean/vector"]
+    assert np.flatnonzero(found.present).tolist() == [4, 5]
+    assert np.array_equal(found[[4, 5]], values_of(VECTOR, [4, 5]))
+    record = store.write_block(block(VECTOR, [6]), versions={})
+    assert record.rows == (4, 5, 6)
+
+
+@pytest.mark.parametrize("left", [b"", b"\x00" * 5, b"\x00" * 48, b"\xff" * 100])
+@pytest.mark.parametrize("rows", [[4, 5, 6, 7], [8, 9]])
+def test_a_chunk_torn_by_a_power_cut_does_not_stop_the_block_that_was_never_committed(
+    tmp_path, left, rows
+):
+    store = make_store(tmp_path)
+    path = tmp_path / f"features.zarr/clean/vector/c/{rows[0] // BLOCK_ROWS}/0"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(left)
+    store.write_block(block(VECTOR, rows), versions={})
+    assert np.array_equal(
+        open_store(tmp_path)["clean/vector"].by_image_id(image_ids(*rows)), values_of(VECTOR, rows)
+    )
+
+
+def test_growth_that_stops_before_the_index_is_not_seen_and_can_be_done_again(
+    tmp_path, monkeypatch
+):
+    store = make_store(tmp_path, n_images=6)
+    write_all(store, VECTOR, 6)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "write_whole", stop)
+        with pytest.raises(Crash):
+            store.add_images(image_ids(*range(20, 30)))
+    found = open_store(tmp_path)
+    assert found.n_rows == 6
+    assert found["clean/vector"].shape == (6, 3)
+    StoreWriter(tmp_path).add_images(image_ids(40))
+    found = open_store(tmp_path)
+    assert found.rows_of(image_ids(20, 40)).tolist() == [-1, 8]
+    assert found["clean/grid"].array.shape[0] == 9
+    assert np.array_equal(found["clean/vector"][:6], values_of(VECTOR, range(6)))
+
+
+def test_files_that_killed_writers_leave_do_not_disturb(tmp_path):
+    store = make_store(tmp_path)
+    store.write_block(block(VECTOR, [4, 5], failed=[6]), versions={})
+    record = (tmp_path / "commits/clean/vector/1.json").read_text()
+    for name, text in {
+        "commits/clean/vector/.0.0a1b2c3d.partial.json": record[:40],
+        "commits/clean/vector/.2.0a1b2c3d.partial.json": record.replace('"block": 1', '"block": 2'),
+        "ledger/clean/vector/.1.0a1b2c3d.partial.json": '[{"image_id": ',
+        ".store.0a1b2c3d.partial.json": "{",
+        ".index.0a1b2c3d.partial.parquet": "PAR",
+        "features.zarr/clean/vector/c/1/0.52a0c6e5.partial": "torn",
+    }.items():
+        (tmp_path / name).write_text(text)
+    found = open_store(tmp_path)
+    assert list(found["clean/vector"].records) == [1]
+    assert [line.image_id for line in found.ledger()] == image_ids(6)
+    assert np.array_equal(found["clean/vector"][[4, 5]], values_of(VECTOR, [4, 5]))
+    assert StoreWriter(tmp_path).write_block(block(VECTOR, [6]), versions={}).rows == (4, 5, 6)
+
+
+# Folders that are no store, and files that are not whole
+
+
+def test_a_creation_that_stopped_is_taken_up(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "write_json", stop)
+        with pytest.raises(Crash):
+            create_store(tmp_path)
+    assert (tmp_path / "index.parquet").is_file()
+    assert create_store(tmp_path, block_rows=2).description.block_rows == 2
+
+
+def test_creating_where_a_store_is_opens_it(tmp_path):
+    write_all(make_store(tmp_path))
+    store = create_store(tmp_path, block_rows=99)
+    assert store.description.block_rows == BLOCK_ROWS
+    assert store.records("clean", "vector").keys() == {0, 1, 2}
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(StoreError, match="found other files"):
+        create_store(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_file_is_no_place_for_a_store(tmp_path):
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(b"x")
+    with pytest.raises(StoreError, match="expected a store or an empty folder"):
+        create_store(path)
+    assert path.read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_other_format_versions_are_refused(tmp_path, version):
+    make_store(tmp_path)
+    edit_store_json(tmp_path, lambda value: value.update(format_version=version))
+    for act in (open_store, create_store, StoreWriter):
+        with pytest.raises(StoreError, match="format version 1 is understood, found"):
+            act(tmp_path)
+
+
+def test_declared_inputs_edited_by_hand_are_noticed(tmp_path):
+    make_store(tmp_path)
+    edit_store_json(
+        tmp_path, lambda value: value["arrays"]["clean/grid"]["declared"].update(size_px=9)
+    )
+    with pytest.raises(StoreError, match=r"declared inputs of clean/grid .* edited by hand"):
+        open_store(tmp_path)
+
+
+def edit_store_json(path: Path, edit) -> None:
+    value = json.loads((path / "store.json").read_text())
+    edit(value)
+    (path / "store.json").write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("store.json", b""),
+        ("store.json", b'{"format_version": 1'),
+        ("store.json", b'{"format_version": 1}'),
+        ("store.json", b"\xff\xfe"),
+        ("index.parquet", b""),
+        ("index.parquet", b"PAR1 and no more"),
+        ("index.parquet", None),
+    ],
+)
+def test_damaged_files_are_named_in_one_sentence(tmp_path, name, content):
+    make_store(tmp_path)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(StoreError, match=r"expected whole files store\.json and index\.parquet"):
+        open_store(tmp_path)
+
+
+# The format
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "block_rows", "expected"),
+    [
+        ((4, 32, 32), "float32", 256, 256),
+        ((256, 1024), "float16", 256, 16),
+        ((24, 1024), "float16", 256, 128),
+        ((768,), "float16", 256, 256),
+        ((256, 1024), "float16", 100, 10),
+        ((256, 1024), "float16", 17, 1),
+        ((5000, 1024), "float32", 256, 1),
+        ((3,), "float32", 1, 1),
+    ],
+)
+def test_chunks_hold_8_mib_at_most_and_divide_the_block(shape, dtype, block_rows, expected):
+    spec = ArraySpec("a", shape, ("x",) * len(shape), dtype, "")
+    rows = chunk_rows_for(spec, block_rows)
+    assert rows == expected
+    assert block_rows % rows == 0
+    assert rows == 1 or rows * spec.row_nbytes <= CHUNK_NBYTES
+
+
+def test_a_block_of_several_chunks_writes_and_merges_each(tmp_path, monkeypatch):
+    monkeypatch.setattr("clare_cache.store.schema.CHUNK_NBYTES", 2 * VECTOR.row_nbytes)
+    store = make_store(tmp_path)
+    assert open_store(tmp_path)["clean/vector"].entry.chunk_rows == 2
+    first = store.write_block(block(VECTOR, [4, 7]), versions={})
+    second = store.write_block(block(VECTOR, [5]), versions={})
+    assert list(first.checksums) == list(second.checksums) == ["c/2/0", "c/3/0"]
+    assert first.checksums["c/2/0"] != second.checksums["c/2/0"]
+    assert first.checksums["c/3/0"] == second.checksums["c/3/0"]
+    write_all(store)
+    assert np.array_equal(open_store(tmp_path)["clean/vector"][:], values_of(VECTOR, range(10)))
+
+
+@pytest.mark.parametrize(
+    "rows", [(), (0,), (3, 4, 5), (0, 2, 4), tuple(range(256)), (1, 2, 9, 10, 12)]
+)
+def test_ranges_are_short_and_come_back(rows):
+    ranges = to_ranges(rows)
+    assert from_ranges(json.loads(json.dumps(ranges))) == rows
+    assert all(later[0] > earlier[1] + 1 for earlier, later in zip(ranges, ranges[1:], strict=False))
+
+
+def test_plain_zarr_opens_the_features(tmp_path):
+    write_all(make_store(tmp_path), GRID)
+    group = zarr.open_group(str(tmp_path / "features.zarr"), mode="r")
+    array = group["clean/grid"]
+    assert array.metadata.zarr_format == 3
+    assert array.shape == (10, 2, 4, 4)
+    assert array.chunks == (4, 2, 4, 4)
+    assert array.compressors == ()
+    assert array.metadata.dimension_names == ("image", "channel", "row", "column")
+    assert np.isnan(array.fill_value)
+    assert array.attrs["meaning"] == "two planes"
+    assert array.attrs["fingerprint"] == entry().fingerprint
+    assert np.array_equal(array[:], values_of(GRID, range(10)))
+
+
+def test_xarray_opens_the_features(tmp_path):
+    write_all(make_store(tmp_path), VECTOR)
+    with xr.open_zarr(tmp_path / "features.zarr", group="clean", consolidated=False) as found:
+        assert set(found.data_vars) == {"vector", "grid"}
+        assert found["vector"].dims == ("image", "number")
+        assert np.array_equal(found["vector"].values, values_of(VECTOR, range(10)))
