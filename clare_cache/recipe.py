@@ -1,14 +1,15 @@
 """The schema of `pipelines/**/*.yaml`: composes the layers' own settings, refuses unknown keys.
 
-A recipe is data: no inheritance, no expressions, no absolute paths. It reports all of its faults
-at once, each with the place in the file.
+A recipe is data: no inheritance, no expressions. It reports all of its faults at once, each with
+the place in the file.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,6 +19,7 @@ from clare_cache.errors import ClareCacheError, RecipeError, raise_faults
 from clare_cache.train.config import OptimiserConfig, TrainConfig
 
 RECIPES_FOLDER = "pipelines"
+FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class _Section(BaseModel):
@@ -57,6 +59,15 @@ class HeadSection(_Section):
     options: Mapping[str, Any] = Field(default_factory=dict)
     optimiser: OptimiserConfig = OptimiserConfig()
 
+    @field_validator("label")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if value and not FOLDER_NAME.fullmatch(value):
+            raise ValueError(
+                f"expected letters, digits, '.', '_' and '-' to name a folder, found {value!r}"
+            )
+        return value
+
     @model_validator(mode="after")
     def _named(self) -> "HeadSection":
         if not self.label:
@@ -77,7 +88,7 @@ class Recipe(_Section):
 
     about: About
     backbones: Backbones = Backbones()
-    head: tuple[HeadSection, ...] = Field(min_length=1)
+    head: tuple[HeadSection, ...]
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateSection = EvaluateSection()
     expect: tuple[Mapping[str, Any], ...] = ()
@@ -93,6 +104,8 @@ class Recipe(_Section):
     @field_validator("head")
     @classmethod
     def _distinct(cls, value: tuple[HeadSection, ...]) -> tuple[HeadSection, ...]:
+        if not value:
+            raise ValueError("expected one head or more, found none")
         labels = [head.label for head in value]
         if repeated := sorted({x for x in labels if labels.count(x) > 1}):
             raise ValueError(f"label {', '.join(repeated)} is used more than once; name each head")
@@ -131,12 +144,28 @@ def read_recipe(name: str | Path) -> Recipe:
     """
     path = find_recipe(name)
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        value = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path}: expected YAML, found {error}. Correct it.") from error
     if not isinstance(value, Mapping):
-        raise RecipeError(f"recipe {path}: expected sections, found {type(value).__name__}.")
+        raise RecipeError(
+            f"recipe {path}: expected sections, found {type(value).__name__}. "
+            "`clare-cache recipe show demo/tiny` prints a whole one."
+        )
     return parse_recipe(value, where=str(path))
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML forbids repeated keys; PyYAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if key.value in keys[:number]:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key.value} twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 def parse_recipe(value: Mapping[str, Any], *, where: str) -> Recipe:
@@ -184,7 +213,7 @@ def _spoken(fault: Mapping[str, Any]) -> str:
         return "required, found nothing"
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "value_error":
-        return " ".join(line.strip().removeprefix("- ") for line in message.splitlines())
+        return "; ".join(line.strip().removeprefix("- ") for line in message.splitlines())
     return f"{message}, found {fault['input']!r}"
 
 
@@ -192,10 +221,20 @@ def _closed_record(kind: type, value: Any) -> Any:
     """A settings record from a mapping; its own checks and unknown keys become one message."""
     if not isinstance(value, Mapping):
         raise ValueError(f"expected a mapping, found {value!r}")
-    known = {f.name for f in fields(kind)}
-    if unknown := sorted(set(value) - known):
-        raise ValueError(f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    types = get_type_hints(kind)
+    faults = [
+        f"unknown key {name}, known are {', '.join(types)}" for name in value if name not in types
+    ]
+    good = {name: item for name, item in value.items() if type(item) is types.get(name)}
+    faults += [
+        f"{name}: expected {types[name].__name__}, found {value[name]!r}"
+        for name in value
+        if name in types and name not in good
+    ]
     try:
-        return kind(**value)
-    except (ClareCacheError, TypeError) as error:
-        raise ValueError(str(error)) from error
+        record = kind(**good)
+    except ClareCacheError as error:
+        faults.append(str(error))
+    if faults:
+        raise ValueError("\n".join(faults))
+    return record

@@ -66,3 +66,32 @@ def odd_images() -> Callable[[Path], dict[str, Any]]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.write_odd_images
+
+
+class Finished(NamedTuple):
+    """What a command left: exit status, standard output, standard error."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """`command("store", "info", …, folder=…)`: the console script, in this process for speed."""
+
+    def run(*arguments: str, folder: Path) -> Finished:
+        from clare_cache.cli.app import main
+
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("sys.argv", ["clare-cache", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capfd.readouterr()
+        code = end.value.code
+        return Finished(code if isinstance(code, int) else int(code is not None), out, err)
+
+    return run

@@ -78,9 +78,7 @@ class FakeBackbone:
         outputs = {}
         for spec in self.arrays:
             if spec.name in wanted:
-                rows = [
-                    self.row(spec.name, *item) for item in zip(batch, image_ids, strict=True)
-                ]
+                rows = [self.row(spec.name, *item) for item in zip(batch, image_ids, strict=True)]
                 outputs[spec.name] = np.stack(rows)
         return outputs
 

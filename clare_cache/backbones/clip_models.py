@@ -8,6 +8,7 @@ nothing of images and arrays.
 import copy
 import json
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,6 +23,7 @@ from clare_cache.backbones.config import ClipConfig
 from clare_cache.backbones.hub import fetch_file, first_line
 from clare_cache.backbones.numerics import random_identity, seeded_init, torch_dtype
 from clare_cache.backbones.text import ClipTextTower
+from clare_cache.backbones.tiny_init import sharpen_tiny_patches
 from clare_cache.errors import BackboneError, raise_faults
 from clare_cache.fingerprint import file_digest
 
@@ -101,7 +103,9 @@ def load_clip(spec: str) -> LoadedClip:
     """
     if spec == "tiny":
         config = json.loads((files("clare_cache.backbones") / "tiny" / "clip.json").read_text())
-        return _initialise("tiny", config, source="tiny")
+        tiny = _initialise("tiny", config, source="tiny")
+        sharpen_tiny_patches(tiny.model.visual)
+        return tiny
     name, _, weights = spec.partition(":")
     if not weights:
         raise BackboneError(
@@ -278,10 +282,13 @@ def _fill(model: Any, path: Path, *, spec: str) -> None:
 
     cure = "Give a safetensors file or a plain state dict in open_clip's naming."
     try:
-        found = load_state_dict(str(path), device="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # PyTorch warns of TorchScript archives and then refuses them; refusing is enough.
+            warnings.filterwarnings("ignore", message=".*TorchScript archive", category=UserWarning)
+            found = load_state_dict(str(path), device="cpu", weights_only=True)
     except (*_UNREADABLE, SafetensorError) as error:
         raise BackboneError(
-            f"CLIP {spec}: {path.name} cannot be read, {first_line(error)}. {cure}"
+            f"CLIP {spec}: {path.name} cannot be read, {_why_unreadable(error)}. {cure}"
         ) from error
     expected = model.state_dict()
     faults = [
@@ -297,3 +304,12 @@ def _fill(model: Any, path: Path, *, spec: str) -> None:
         faults = [*faults[:8], f"and {len(faults) - 8} more"]
     raise_faults(BackboneError, f"CLIP {spec}: {path.name}", faults, advice=cure)
     model.load_state_dict(found)
+
+
+def _why_unreadable(error: BaseException) -> str:
+    # PyTorch's own sentences advise to switch its safety off.
+    if "TorchScript" in str(error):
+        return "it is a TorchScript archive, as OpenAI's own files are"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is a pickle of more than tensors"
+    return first_line(error)

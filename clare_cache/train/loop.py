@@ -60,7 +60,7 @@ class _State:
     member: Member
     optimiser: torch.optim.Optimizer
     history: list[dict[str, Any]] = field(default_factory=list)
-    best_value: float = -math.inf
+    best_value: tuple[float, float] = (-math.inf, -math.inf)
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     best_threshold: float = 0.5
@@ -85,7 +85,8 @@ def train_members(
 ) -> list[Trained]:
     """Train every member for `epochs` passes over `train`; keep each one's best epoch.
 
-    The epoch is chosen by `select` on `validation`, and so is the decision threshold. A member
+    The epoch is chosen by `select` on `validation`, ties by the lower validation loss, and so is
+    the decision threshold. A member
     whose loss stops being finite is retired with a note and the others go on. Raises TrainError
     when a split lacks a class, or when a member never reached the end of an epoch.
     """
@@ -191,12 +192,14 @@ def _validate(
                 "lr": state.optimiser.param_groups[0]["lr"],
             }
         )
-        value = {
+        chosen = {
             "val_auc": validation["val_auc"],
             "val_ap": validation["val_ap"],
             "val_loss": -validation["val_loss"],
             "last": float(epoch),
         }[select]
+        # On an easy validation set AUC is 1 from the first epoch; the loss still tells apart.
+        value = (chosen, -validation["val_loss"])
         if value > state.best_value:
             state.best_value, state.best_epoch = value, epoch + 1
             state.best_weights = copy.deepcopy(state.member.head.state_dict())

@@ -49,7 +49,7 @@ def score(
             features, _ = data.batch(indices)
             features = {name: tensor.to(device) for name, tensor in features.items()}
             for part, head in zip(parts, heads, strict=True):
-                part.append(head(features).score.double().cpu())
+                part.append(head(features).score.cpu().double())
     for head, training in zip(heads, modes, strict=True):
         head.train(training)
     return [torch.cat(part).numpy() if part else np.empty(0) for part in parts]

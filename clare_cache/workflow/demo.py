@@ -29,9 +29,9 @@ CROPS_PER_REGION = 16
 GROUP_PATTERN = r"([a-z]+-\d+)-\d+\.png$"
 
 NOTES = (
-    "The backbones are small networks with random weights, made in a second. This page shows that "
-    "the pipeline runs from images to a report; its numbers say nothing about how well any "
-    "detector detects.",
+    "The backbones are small networks with random weights, made in a second; some of their first "
+    "filters are set to see fine detail. This page shows that the pipeline runs from images to a "
+    "report; its numbers say nothing about how well any detector detects.",
     "The “generated” images are stand-ins: crops of a photograph, halved and enlarged again the "
     f"way generators enlarge. {SEEN} is seen in training, {UNSEEN} only in testing. Training and "
     "test images are cut from different photographs; validation images from regions of the "

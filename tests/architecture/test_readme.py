@@ -1,10 +1,8 @@
 """The README's commands run as they stand, on a small image set; weights are stood in by `tiny`."""
 
-import os
 import re
+import runpy
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +23,7 @@ def blocks() -> list[tuple[str, str]]:
     return [(m["kind"], m["text"]) for m in BLOCK.finditer(README.read_text(encoding="utf-8"))]
 
 
-def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
+def test_every_command_of_the_readme_runs(tmp_path: Path, command, monkeypatch) -> None:
     from clare_cache.workflow.demo import make_images
 
     make_images(tmp_path / "faces", per_region=2)
@@ -34,22 +32,18 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     assert [kind for kind, _ in found].count("python") == 1
     for kind, text in found:
         if kind == "python":
-            run([sys.executable, "-W", "error", "-c", text], tmp_path)
+            monkeypatch.chdir(tmp_path)
+            (tmp_path / "readme.py").write_text(text)
+            runpy.run_path("readme.py")
             continue
         for line in text.strip().splitlines():
             words = [WEIGHTS.get(word, word) for word in shlex.split(line, comments=True)]
             if words[0] == "export":
                 continue
             assert words[0] == "clare-cache", line
-            run([sys.executable, "-m", "clare_cache", *words[1:]], tmp_path)
+            done = command(*words[1:], folder=tmp_path)
+            assert done.status == 0, f"{line}\n{done.out}\n{done.err}"
     assert (tmp_path / "report.html").stat().st_size > 10_000
-
-
-def run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=dict(os.environ), check=False
-    )
-    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 from collections import Counter
 
 import pytest
-from tests.fake_backbone import FakeBackbone, bytes_below, write_images
 
 from clare_cache.extract import Executor, InProcess, extract_features
 from clare_cache.extract.plan import BlockTask
 from clare_cache.extract.run import BlockReport
 from clare_cache.store import open_store, verify
+from tests.fake_backbone import FakeBackbone, bytes_below, write_images
 
 
 class Failing(Exception):

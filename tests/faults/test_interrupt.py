@@ -7,11 +7,11 @@ import textwrap
 
 import numpy as np
 import pytest
-from tests.fake_backbone import FakeBackbone, bytes_below, make_image, write_images
 
 from clare_cache.extract import InProcess, extract_features
 from clare_cache.store import open_store, verify
 from clare_cache.store import writer as store_writer
+from tests.fake_backbone import FakeBackbone, bytes_below, make_image, write_images
 
 N_IMAGES, BLOCK_ROWS, BATCH_SIZE = 10, 4, 2
 N_CALLS = 5  # two batches in each full block, one in the last

@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import zipfile
 from types import SimpleNamespace
 
 import pytest
+import torch
+from open_clip import factory
 
 from clare_cache.backbones import ClipConfig, ErrorMapConfig, load_backbones
 from clare_cache.backbones.clip_models import load_clip
@@ -219,6 +222,34 @@ def test_a_file_named_openai_with_the_wrong_model(tmp_path):
     )
 
 
+class Malice:
+    """What a pickle could hold."""
+
+
+def test_files_that_would_run_code(tmp_path, monkeypatch):
+    path = tmp_path / "clip.pt"
+    torch.save(Malice(), path)
+    cure = "Give a safetensors file or a plain state dict in open_clip's naming."
+    small = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1},
+        "text_cfg": {"width": 16, "heads": 2, "layers": 1},
+    }
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "Small", small)
+    assert message(load_clip, f"Small:{path}") == (
+        f"CLIP Small:{path}: clip.pt cannot be read, it is a pickle of more than tensors. {cure}"
+    )
+    # What marks a TorchScript archive, as OpenAI's own files are.
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("clip/version", "3")
+        archive.writestr("clip/constants.pkl", b"")
+        archive.writestr("clip/data.pkl", b"")
+    assert message(load_clip, f"Small:{path}") == (
+        f"CLIP Small:{path}: clip.pt cannot be read, it is a TorchScript archive, as OpenAI's own "
+        f"files are. {cure}"
+    )
+
+
 def test_a_resnet():
     assert message(load_clip, "RN50-quickgelu:openai") == (
         "CLIP RN50-quickgelu:openai: 1 fault\n"
@@ -268,8 +299,6 @@ def test_a_text_tower_with_another_tokenizer(monkeypatch):
             "hf_tokenizer_name": "some/tokenizer",
         },
     }
-    from open_clip import factory
-
     monkeypatch.setitem(factory._MODEL_CONFIGS, "Small", config)
     assert message(load_clip("random:Small").text_tower) == (
         "text tower of CLIP random:Small: expected CLIP's own text transformer "

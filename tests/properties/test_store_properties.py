@@ -66,9 +66,7 @@ def test_commits_add_up_and_the_last_word_counts(commits):
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.sets(st.integers(0, 40), max_size=8), min_size=1, max_size=4), st.integers(1, 6)
-)
+@given(st.lists(st.sets(st.integers(0, 40), max_size=8), min_size=1, max_size=4), st.integers(1, 6))
 def test_rows_are_given_once_and_batches_of_images_share_no_block(batches, block_rows):
     with tempfile.TemporaryDirectory() as folder:
         store = create_store(folder, block_rows=block_rows)

@@ -3,12 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from tests.feature_data import BLOCK_CLS, EMBEDDING, feature_rows, image_id, make_manifest, make_store
 
 from clare_cache import data
 from clare_cache.data import load
 from clare_cache.errors import StoreError, TrainError
 from clare_cache.store import ArrayEntry, StoreWriter, open_store
+from tests.feature_data import (
+    BLOCK_CLS,
+    EMBEDDING,
+    feature_rows,
+    image_id,
+    make_manifest,
+    make_store,
+)
 
 NEEDS = ["clip_embedding", "clip_block_cls"]
 NUMBERS = [30, 3, 21, 8, 14, 5, 2, 33, 17, 20]

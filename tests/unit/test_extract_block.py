@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from tests.fake_backbone import CODE, GRID, MEAN, FakeBackbone, make_image, write_images
 
 from clare_cache.errors import ImageError
 from clare_cache.extract.block import Item, extract_block, load_pixels
 from clare_cache.images import decode
 from clare_cache.types import Failure
+from tests.fake_backbone import CODE, GRID, MEAN, FakeBackbone, make_image, write_images
 
 
 @pytest.fixture
@@ -65,9 +65,7 @@ def test_one_decode_feeds_every_backbone(tmp_path, items, pool, monkeypatch):
 
 def test_a_backbone_without_missing_arrays_is_not_run(tmp_path, items, pool):
     idle = FakeBackbone(name="idle", arrays=[GRID])
-    found = run(
-        items, all_rows(items, "mean"), [idle, FakeBackbone(arrays=[MEAN])], tmp_path, pool
-    )
+    found = run(items, all_rows(items, "mean"), [idle, FakeBackbone(arrays=[MEAN])], tmp_path, pool)
     assert idle.seen == []
     assert idle.most_waiting == idle._n_waiting == 0
     assert found.values.keys() == {"mean"}

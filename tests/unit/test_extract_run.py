@@ -5,6 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+
+from clare_cache.errors import StoreMismatch
+from clare_cache.extract import extract_features
+from clare_cache.images import decode
+from clare_cache.store import open_store, verify
 from tests.fake_backbone import (
     CODE,
     GRID,
@@ -14,11 +19,6 @@ from tests.fake_backbone import (
     make_image,
     write_images,
 )
-
-from clare_cache.errors import StoreMismatch
-from clare_cache.extract import extract_features
-from clare_cache.images import decode
-from clare_cache.store import open_store, verify
 
 FEATURES = ["mean", "grid"]
 
@@ -137,9 +137,7 @@ def test_more_images_cost_only_themselves(store, root):
     assert (report.n_images, report.n_settled_before, report.n_decoded) == (9, 6, 3)
     assert report.failures == ()
     found = open_store(store)
-    assert np.array_equal(
-        found["clean/mean"].by_image_id(list(more)), expected(root, more, "mean")
-    )
+    assert np.array_equal(found["clean/mean"].by_image_id(list(more)), expected(root, more, "mean"))
     after = bytes_below(store / "features.zarr")
     chunks = [name for name in before if "/c/" in name]
     assert {name: after[name] for name in chunks} == {name: before[name] for name in chunks}
@@ -204,7 +202,9 @@ def test_a_bad_image_has_a_line_for_every_array_and_no_row(store, root):
     report = extract(store, images, root)
     found = open_store(store)
     assert sorted((line.path, line.array, line.stage, line.view) for line in report.failures) == [
-        (path, array, "read", "clean") for path in ("002.png", "004.png") for array in sorted(FEATURES)
+        (path, array, "read", "clean")
+        for path in ("002.png", "004.png")
+        for array in sorted(FEATURES)
     ]
     assert list(report.failures) == found.ledger()
     assert (report.n_failed, report.n_decoded) == (2, 4)

@@ -16,7 +16,9 @@ def test_the_hash_is_of_the_canonical_json():
 
 
 def test_key_order_tuples_and_absent_options_do_not_count():
-    assert fingerprint({"a": 1, "b": {"c": 2, "d": 3}}) == fingerprint({"b": {"d": 3, "c": 2}, "a": 1})
+    assert fingerprint({"a": 1, "b": {"c": 2, "d": 3}}) == fingerprint(
+        {"b": {"d": 3, "c": 2}, "a": 1}
+    )
     assert fingerprint({"a": (1, 2)}) == fingerprint({"a": [1, 2]})
     assert fingerprint({"a": 1, "added_later": None}) == fingerprint({"a": 1})
     assert fingerprint({"a": {"b": 1, "c": None}}) == fingerprint({"a": {"b": 1}})

@@ -15,8 +15,17 @@ def test_the_seed_is_the_first_16_bytes_of_a_sha_256():
 def test_golden_draws():
     assert seed_for(0, "a", "noise/0") == 312993506564083245200779837870243801997
     assert generator_for(0, "a", "noise/0").permutation(6).tolist() == [4, 1, 0, 5, 2, 3]
-    assert standard_normal(0, "a", "noise/0", (4,)).tolist() == [2.0132243633270264, -0.6571875214576721, 0.5480468273162842, -0.3673692047595978]
-    assert standard_normal(7, "ff" * 32, "noise/3", (3,)).tolist() == [0.6417640447616577, -1.0412559509277344, -0.1917640119791031]
+    assert standard_normal(0, "a", "noise/0", (4,)).tolist() == [
+        2.0132243633270264,
+        -0.6571875214576721,
+        0.5480468273162842,
+        -0.3673692047595978,
+    ]
+    assert standard_normal(7, "ff" * 32, "noise/3", (3,)).tolist() == [
+        0.6417640447616577,
+        -1.0412559509277344,
+        -0.1917640119791031,
+    ]
 
 
 def test_draws_have_the_asked_shape_and_type():

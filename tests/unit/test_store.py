@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
-from tests.fake_backbone import bytes_below
 
 from clare_cache.errors import StoreError, StoreMismatch
 from clare_cache.store import (
@@ -25,6 +24,7 @@ from clare_cache.store import (
 )
 from clare_cache.store.schema import CHUNK_NBYTES, chunk_rows_for, from_ranges, to_ranges
 from clare_cache.types import ArraySpec, Failure
+from tests.fake_backbone import bytes_below
 
 BLOCK_ROWS = 4
 VECTOR = ArraySpec("vector", (3,), ("number",), "float32", "three numbers")
@@ -635,7 +635,9 @@ def test_a_block_of_several_chunks_writes_and_merges_each(tmp_path, monkeypatch)
 def test_ranges_are_short_and_come_back(rows):
     ranges = to_ranges(rows)
     assert from_ranges(json.loads(json.dumps(ranges))) == rows
-    assert all(later[0] > earlier[1] + 1 for earlier, later in zip(ranges, ranges[1:], strict=False))
+    assert all(
+        later[0] > earlier[1] + 1 for earlier, later in zip(ranges, ranges[1:], strict=False)
+    )
 
 
 def test_plain_zarr_opens_the_features(tmp_path):

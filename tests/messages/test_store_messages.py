@@ -1,0 +1,159 @@
+"""The sentences that owners of stores meet, word for word."""
+
+import json
+
+import numpy as np
+import pytest
+
+from clare_cache.errors import StoreError, StoreMismatch
+from clare_cache.store import ArrayEntry, BlockData, create_store, open_store
+from clare_cache.types import ArraySpec
+
+MAP = ArraySpec("error_map", (2,), ("number",), "float32", "two numbers")
+CLS = ArraySpec("clip_cls", (3,), ("channel",), "float16", "three numbers")
+DECLARED = {"size_px": 512, "timestep": 280, "vae": {"dtype": "float32"}}
+
+
+def message_of(error, act) -> str:
+    with pytest.raises(StoreError) as caught:
+        act()
+    assert type(caught.value) is error
+    return str(caught.value)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Six images in blocks of four; rows 0 and 1 of error_map are there."""
+    writer = create_store(tmp_path / "faces", block_rows=4)
+    writer.add_images(f"{number:064x}" for number in range(6))
+    writer.declare(
+        [ArrayEntry("clean", MAP, 0, DECLARED), ArrayEntry("clean", CLS, 0, {"tap": "a"})]
+    )
+    writer.write_block(
+        BlockData("clean", "error_map", 0, np.array([0, 1]), np.ones((2, 2), "float32")),
+        versions={},
+    )
+    return writer
+
+
+def test_no_store(tmp_path):
+    assert message_of(StoreError, lambda: open_store(tmp_path / "faces")) == (
+        f"store {tmp_path}/faces: expected a folder with store.json, found none. "
+        "Make one with `clare-cache extract MANIFEST STORE`."
+    )
+
+
+def test_a_folder_of_other_files(tmp_path):
+    (tmp_path / "a.png").touch()
+    assert message_of(StoreError, lambda: create_store(tmp_path)) == (
+        f"store {tmp_path}: expected a store or an empty folder, found other files and no "
+        "store.json. Name another folder."
+    )
+
+
+def test_features_made_from_other_inputs(store):
+    asked = [
+        ArrayEntry("clean", CLS, 0, {"tap": "b", "stored": "float16"}),
+        ArrayEntry("clean", MAP, 0, {"size_px": 256, "vae": {"dtype": "float16"}}),
+        ArrayEntry("flip", MAP, 0, {"anything": "new"}),
+    ]
+    assert message_of(StoreMismatch, lambda: store.declare(asked)) == (
+        f"store {store.path}: it was made from other inputs than asked for now\n"
+        '  - clean/clip_cls: stored: asked "float16", found nothing\n'
+        '  - clean/clip_cls: tap: asked "b", found "a"\n'
+        "  - clean/error_map: size_px: asked 256, found 512\n"
+        "  - clean/error_map: timestep: asked nothing, found 280\n"
+        '  - clean/error_map: vae.dtype: asked "float16", found "float32"\n'
+        "Extract into another store, or ask for what this one holds."
+    )
+
+
+def test_an_array_that_is_not_there(store, tmp_path):
+    assert message_of(StoreError, lambda: open_store(store.path)["clean/tokens"]) == (
+        f"store {store.path}: array clean/tokens was asked for, found clean/clip_cls, "
+        "clean/error_map. Extract it with `clare-cache extract`."
+    )
+    create_store(tmp_path / "new")
+    assert message_of(StoreError, lambda: open_store(tmp_path / "new")["clean/tokens"]) == (
+        f"store {tmp_path}/new: array clean/tokens was asked for, found no array. "
+        "Extract it with `clare-cache extract`."
+    )
+
+
+def test_images_without_a_row(store):
+    handle = open_store(store.path)["clean/error_map"]
+    ids = [f"{number:064x}" for number in (1, 2, 99, 0)]
+    assert message_of(StoreError, lambda: handle.by_image_id(ids)) == (
+        f"store {store.path}: clean/error_map has no row for 2 of 4 images, the first is {ids[1]}. "
+        "See `clare-cache store info --ledger`, or extract them."
+    )
+
+
+def test_a_view_that_cannot_name_a_folder(store):
+    entry = ArrayEntry("Blur 2", MAP, 0, {})
+    assert message_of(StoreError, lambda: store.declare([entry])) == (
+        f"store {store.path}: a view is named with a-z, 0-9, '.', '_' and '-', found 'Blur 2'."
+    )
+
+
+def test_blocks_that_are_refused(store):
+    def write(rows, value=1.0):
+        values = np.full((len(rows), 2), value, "float32")
+        store.write_block(BlockData("clean", "error_map", 1, np.array(rows), values), versions={})
+
+    assert message_of(StoreError, lambda: write([4, 6])) == (
+        f"store {store.path}: block 1 holds rows 4 to 5, was given row 6."
+    )
+    assert message_of(StoreError, lambda: write([4], np.inf)) == (
+        f"store {store.path}: block 1 of clean/error_map was given non-finite values; such images "
+        "belong in the ledger."
+    )
+
+
+def rewrite(path, edit):
+    value = json.loads(path.read_text())
+    edit(value)
+    path.write_text(json.dumps(value))
+
+
+def test_another_format_version(store):
+    rewrite(store.path / "store.json", lambda value: value.update(format_version=2))
+    assert message_of(StoreError, lambda: open_store(store.path)) == (
+        f"store {store.path}: format version 1 is understood, found 2 in store.json. "
+        "Install the clare-cache release that wrote it, or extract again."
+    )
+
+
+def test_declared_inputs_edited_by_hand(store):
+    before = store.store["clean/error_map"].fingerprint
+    rewrite(
+        store.path / "store.json",
+        lambda value: value["arrays"]["clean/error_map"]["declared"].update(size_px=256),
+    )
+    after = ArrayEntry("clean", MAP, 0, DECLARED | {"size_px": 256}).fingerprint
+    assert message_of(StoreError, lambda: open_store(store.path)) == (
+        f"store {store.path}: the declared inputs of clean/error_map hash to {after}, store.json "
+        f"says {before}. It was edited by hand; restore it."
+    )
+
+
+def test_a_commit_record_of_other_inputs(store):
+    rewrite(
+        store.path / "commits/clean/error_map/0.json",
+        lambda value: value.update(fingerprint="0123456789abcdef"),
+    )
+    declared = store.store["clean/error_map"].fingerprint
+    assert message_of(StoreError, lambda: open_store(store.path)["clean/error_map"].records) == (
+        f"store {store.path}: 0.json of clean/error_map was committed for fingerprint "
+        f"0123456789abcdef, store.json declares {declared}. "
+        "Remove that array and extract it again."
+    )
+
+
+def test_a_store_description_that_is_not_whole(store):
+    (store.path / "store.json").write_text("")
+    assert message_of(StoreError, lambda: open_store(store.path)) == (
+        f"store {store.path}: expected whole files store.json and index.parquet, found "
+        "JSONDecodeError: Expecting value: line 1 column 1 (char 0). "
+        "Restore them, or extract into another store."
+    )

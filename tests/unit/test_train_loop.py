@@ -1,0 +1,311 @@
+"""One pass, many heads: each gets the numbers that it would get alone, and its best epoch."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+from torch.nn import functional as F
+
+from clare_cache.data import load
+from clare_cache.errors import TrainError
+from clare_cache.heads import build_head
+from clare_cache.heads.linear import Linear
+from clare_cache.metrics import choose_threshold
+from clare_cache.train.config import OptimiserConfig
+from clare_cache.train.loop import Member, train_members
+from clare_cache.train.score import probability, score
+from tests.feature_data import EMBEDDING, SPECS, make_manifest, make_store
+
+SHAPES = {name: spec.shape for name, spec in SPECS.items()}
+NEEDS = list(SPECS)
+N_TRAIN, BATCH_SIZE = 45, 10
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("store"), range(80))
+
+
+@pytest.fixture(scope="module")
+def train(store):
+    return load(store, make_manifest(range(N_TRAIN)), needs=NEEDS)
+
+
+@pytest.fixture(scope="module")
+def validation(store):
+    return load(store, make_manifest(range(50, 75)), needs=NEEDS)
+
+
+def linear(label="linear", seed=1, **settings):
+    settings = {"lr": 0.05} | settings
+    return Member(
+        label, build_head("linear", shapes=SHAPES, seed=seed), OptimiserConfig(**settings)
+    )
+
+
+def rine(label="rine", seed=0, **settings):
+    settings = {"lr": 0.02} | settings
+    head = build_head("rine", shapes=SHAPES, seed=3, depth=1, width=8, dropout=0.5)
+    return Member(label, head, OptimiserConfig(**settings), seed=seed)
+
+
+def run(members, train, validation, **options):
+    options = {"epochs": 4, "batch_size": BATCH_SIZE} | options
+    return train_members(members, train, validation, **options)
+
+
+def assert_equal(one, other):
+    """To the bit, in everything but the time it took."""
+    for name in ("label", "history", "best_epoch", "threshold", "validation", "retired"):
+        assert getattr(one, name) == getattr(other, name)
+    left, right = one.head.state_dict(), other.head.state_dict()
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+# Nobody else's numbers
+
+
+def make_members():
+    return [
+        rine("a"),
+        linear("b"),
+        rine("c", seed=5, optimiser="sgd", momentum=0.9, schedule="cosine", warmup_epochs=1),
+        linear("d", seed=2, optimiser="adamw", weight_decay=0.1, clip_norm=0.5),
+    ]
+
+
+def test_heads_trained_together_are_the_heads_trained_alone(train, validation):
+    together = run(make_members(), train, validation)
+    for member, found in zip(make_members(), together, strict=True):
+        (alone,) = run([member], train, validation)
+        assert_equal(found, alone)
+    for member, found in zip(
+        make_members()[::-1], run(make_members()[::-1], train, validation), strict=True
+    ):
+        assert found.label == member.label
+        assert_equal(found, together["abcd".index(found.label)])
+
+
+def test_the_same_call_gives_the_same_bits_whatever_the_global_seeds(train, validation):
+    first = run([rine()], train, validation)
+    torch.manual_seed(1234)
+    random.seed(1234)
+    assert_equal(first[0], run([rine()], train, validation)[0])
+
+
+def test_training_leaves_the_global_generators_alone(train, validation):
+    torch.manual_seed(7)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    run([rine(), linear()], train, validation)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+    assert random.getstate() == before[2]
+
+
+def test_the_member_s_seed_decides_dropout_and_the_run_s_seed_the_order(train, validation):
+    base = run([rine(), linear()], train, validation)
+    other_dropout = run([rine(seed=1), linear()], train, validation)
+    assert base[0].history != other_dropout[0].history
+    assert_equal(base[1], other_dropout[1])
+    other_order = run([linear()], train, validation, seed=1)
+    assert base[1].history != other_order[0].history
+
+
+def test_streamed_data_train_as_resident_ones(store, train, validation):
+    streamed = load(store, make_manifest(range(N_TRAIN)), needs=NEEDS, resident=False)
+    assert_equal(run([rine()], train, validation)[0], run([rine()], streamed, validation)[0])
+
+
+def test_every_epoch_reads_every_image_once_in_another_order(train, validation, monkeypatch):
+    read = []
+    batch = train.batch
+    monkeypatch.setattr(train, "batch", lambda i: read.append(i.tolist()) or batch(i))
+    run([linear("a"), linear("b"), rine()], train, validation, epochs=2)
+    assert [len(indices) for indices in read] == 2 * [10, 10, 10, 10, 5]
+    first, second = sum(read[:5], []), sum(read[5:], [])
+    assert sorted(first) == sorted(second) == list(range(N_TRAIN))
+    assert first != second != sorted(second)
+
+
+# What is kept
+
+
+@pytest.mark.parametrize("select", ["val_auc", "val_ap", "val_loss", "last"])
+def test_the_best_epoch_is_the_one_selected_by_validation(train, validation, select):
+    members = [rine("a", lr=0.2), linear("b", lr=0.5)]
+    for found in run(members, train, validation, epochs=6, select=select):
+        assert [line["epoch"] for line in found.history] == [1, 2, 3, 4, 5, 6]
+        values = {
+            "val_auc": [line["val_auc"] for line in found.history],
+            "val_ap": [line["val_ap"] for line in found.history],
+            "val_loss": [-line["val_loss"] for line in found.history],
+            "last": list(range(6)),
+        }[select]
+        assert found.best_epoch == 1 + int(np.argmax(values))
+        best = found.history[found.best_epoch - 1]
+        assert found.validation == {k: best[k] for k in ("val_auc", "val_ap", "val_loss")}
+        assert found.retired == ""
+
+
+def test_the_weights_are_those_of_the_best_epoch(train, validation):
+    (found,) = run([rine(lr=0.2)], train, validation, epochs=6, select="val_loss")
+    assert found.best_epoch < 6
+    (stopped,) = run([rine(lr=0.2)], train, validation, epochs=found.best_epoch, select="last")
+    for name, value in stopped.head.state_dict().items():
+        assert torch.equal(found.head.state_dict()[name], value)
+    assert found.threshold == stopped.threshold
+    assert not found.head.training
+
+
+def test_validation_numbers_are_those_of_the_kept_head(train, validation):
+    (found,) = run([rine()], train, validation)
+    (log_odds,) = score([found.head], validation)
+    labels = validation.labels.numpy()
+    assert found.validation["val_auc"] == pytest.approx(roc_auc_score(labels, log_odds))
+    assert found.validation["val_ap"] == pytest.approx(average_precision_score(labels, log_odds))
+    assert found.validation["val_loss"] == pytest.approx(log_loss(labels, probability(log_odds)))
+
+
+def test_the_threshold_is_chosen_on_validation_alone(train, validation):
+    (found,) = run([linear()], train, validation)
+    labels = validation.labels.numpy()
+    (log_odds,) = score([found.head], validation)
+    assert found.threshold == choose_threshold(labels, probability(log_odds))
+    (on_training,) = score([found.head], train)
+    assert found.threshold != choose_threshold(train.labels.numpy(), probability(on_training))
+
+
+def test_training_lowers_the_loss_and_moves_every_parameter(train, validation):
+    members = [rine(), linear()]
+    before = [{n: p.clone() for n, p in m.head.named_parameters()} for m in members]
+    for found, weights in zip(run(members, train, validation, epochs=8), before, strict=True):
+        assert found.history[-1]["train_loss"] < found.history[0]["train_loss"]
+        assert found.validation["val_auc"] > 0.6
+        for name, parameter in found.head.named_parameters():
+            assert not torch.equal(parameter, weights[name])
+
+
+def test_the_history_has_each_epoch_s_learning_rate(train, validation):
+    member = linear(lr=2e-3, schedule="cosine", warmup_epochs=1)
+    (found,) = run([member], train, validation, epochs=5)
+    rates = [line["lr"] for line in found.history]
+    assert rates == pytest.approx([1e-5, 2e-3, 1.809e-3, 1.309e-3, 6.910e-4], abs=5e-7)
+
+
+def test_one_epoch_of_plain_gradient_descent_by_hand(train, validation):
+    (found,) = run(
+        [linear(optimiser="sgd", lr=0.1)], train, validation, epochs=1, batch_size=N_TRAIN
+    )
+    head = build_head("linear", shapes=SHAPES, seed=1)
+    features, labels = train.batch(np.arange(N_TRAIN))
+    scores = head.fc(features["clip_embedding"].float()).squeeze(1)
+    loss = F.binary_cross_entropy_with_logits(scores, labels.float())
+    loss.backward()
+    assert found.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
+    expected = head.fc.weight - 0.1 * head.fc.weight.grad
+    assert torch.allclose(found.head.fc.weight, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("clip_norm", "expected"), [(1e-3, 1e-3), (None, None)])
+def test_gradients_are_clipped_to_the_norm_asked_for(train, validation, clip_norm, expected):
+    before = build_head("linear", shapes=SHAPES, seed=1).state_dict()
+    member = linear(optimiser="sgd", lr=1.0, clip_norm=clip_norm)
+    (found,) = run([member], train, validation, epochs=1, batch_size=N_TRAIN)
+    moved = torch.cat([(found.head.state_dict()[n] - before[n]).ravel() for n in before]).norm()
+    if expected is None:
+        assert moved > 0.05
+    else:
+        assert moved == pytest.approx(expected, rel=1e-3)
+
+
+# Members that fail
+
+
+class Bursting(Linear):
+    """Its loss is not finite from the n-th step on, counted from 0."""
+
+    def __init__(self, n: int, value: float = float("nan")) -> None:
+        super().__init__(SHAPES)
+        self.n, self.value = n, value
+
+    def loss(self, output, labels):
+        self.n -= 1
+        return super().loss(output, labels) * (1.0 if self.n >= 0 else self.value)
+
+
+class BlindAlley(Linear):
+    """Its loss is finite and the gradient of it is not."""
+
+    def loss(self, output, labels):
+        return super().loss(output, labels) + (0 * self.fc.weight.sum()).sqrt()
+
+
+def burst(label, n, value=float("nan")):
+    return Member(label, Bursting(n, value), OptimiserConfig(lr=0.05))
+
+
+def test_a_member_that_bursts_is_retired_with_its_best_epoch_and_the_others_go_on(
+    train, validation
+):
+    members = [burst("burst", 12), rine(), linear()]
+    found = run(members, train, validation)
+    assert [result.label for result in found] == ["burst", "rine", "linear"]
+    assert found[0].retired == "loss became nan in epoch 3, step 3"
+    assert [line["epoch"] for line in found[0].history] == [1, 2]
+    assert found[0].best_epoch in (1, 2)
+    assert all(torch.isfinite(value).all() for value in found[0].head.state_dict().values())
+    (untouched,) = run(
+        [Member("burst", Bursting(99), OptimiserConfig(lr=0.05))], train, validation, epochs=2
+    )
+    assert len(untouched.history) == 2
+    for result, alone in zip(found[1:], (rine(), linear()), strict=True):
+        assert result.retired == ""
+        assert_equal(result, run([alone], train, validation)[0])
+
+
+def test_infinite_loss_is_not_finite_either(train, validation):
+    (found,) = run([burst("burst", 5, float("inf"))], train, validation)
+    assert found.retired == "loss became inf in epoch 2, step 1"
+    assert found.best_epoch == 1
+
+
+def test_weights_that_are_not_finite_are_noticed_at_validation(train, validation):
+    blind = Member("blind", BlindAlley(SHAPES), OptimiserConfig())
+    with pytest.raises(TrainError, match="scores stopped being finite after epoch 1"):
+        run([blind], train, validation, batch_size=N_TRAIN)
+
+
+def test_no_member_with_an_epoch_is_an_error(train, validation):
+    with pytest.raises(
+        TrainError, match="no epoch was finished, loss became nan in epoch 1, step 1"
+    ):
+        run([burst("a", 0), burst("b", 0)], train, validation)
+
+
+@pytest.mark.parametrize("numbers", [range(50, 74, 2), range(51, 75, 2), []])
+def test_each_split_needs_both_classes(store, train, numbers):
+    one_class = load(store, make_manifest(numbers), needs=NEEDS)
+    with pytest.raises(TrainError, match="validation data: expected real and fake images"):
+        run([linear()], train, one_class)
+    with pytest.raises(TrainError, match="training data: expected real and fake images"):
+        run([linear()], one_class, train)
+
+
+def test_progress_counts_the_batches_of_all_epochs(train, validation):
+    seen = []
+    run([linear()], train, validation, epochs=2, on_progress=seen.append)
+    assert [(p.what, p.done, p.total, p.unit) for p in seen] == [
+        ("train", n, 10, "step") for n in range(1, 11)
+    ]
+    assert [seen[0].note, seen[-1].note] == ["epoch 1/2", "epoch 2/2"]
+
+
+def test_heads_need_only_their_own_arrays(store, validation):
+    rows = load(store, make_manifest(range(N_TRAIN)), needs=[EMBEDDING.name])
+    (found,) = run(
+        [linear()], rows, load(store, make_manifest(range(50, 60)), needs=[EMBEDDING.name])
+    )
+    assert len(found.history) == 4
