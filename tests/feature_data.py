@@ -1,4 +1,4 @@
-"""A small store of made-up CLIP features with its manifest: what stage two needs, without stage one."""
+"""A small store of made-up CLIP features, and manifests: stage two's input without stage one."""
 
 from collections.abc import Collection
 from pathlib import Path

@@ -5,6 +5,7 @@ Knows that features have fingerprints, not what they mean.
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clare_cache.errors import HeadError, raise_faults
-from clare_cache.fingerprint import canonical_json, differences
+from clare_cache.files import write_json, write_whole
+from clare_cache.fingerprint import canonical_json, differences, file_digest
 from clare_cache.heads.build import build_head
 from clare_cache.heads.protocol import Head, TextTower
 
 FORMAT = 1
 WEIGHTS, CONFIG = "head.safetensors", "config.json"
-REQUIRED = ("family", "options", "shapes", "needs", "seed")
+REQUIRED = ("family", "options", "shapes", "needs", "seed", "weights_sha256")
 
 
 def save_head(head: Head, folder: Path, extra: Mapping[str, Any]) -> None:
-    """Writes both files, each under a temporary name first; the configuration last.
+    """Writes both files, each in one step; the configuration last, with the weights' digest.
 
     `extra` is added to the configuration. Raises HeadError if it repeats a key of the head's own.
     """
@@ -41,14 +43,11 @@ def save_head(head: Head, folder: Path, extra: Mapping[str, Any]) -> None:
     faults = [f"extra: expected other keys than the head's own, found {key}"
               for key in sorted(config.keys() & extra.keys())]  # fmt: skip
     raise_faults(HeadError, f"saving head {head.family}", faults)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{WEIGHTS}.tmp"
-    save_file({name: value.contiguous() for name, value in head.state_dict().items()}, temporary)
-    temporary.replace(folder / WEIGHTS)
-    temporary = folder / f".{CONFIG}.tmp"
-    temporary.write_text(json.dumps({**config, **extra}, indent=2, allow_nan=False) + "\n")
-    temporary.replace(folder / CONFIG)
+    tensors = {name: value.contiguous() for name, value in head.state_dict().items()}
+    weights = Path(folder) / WEIGHTS
+    write_whole(weights, partial(save_file, tensors))
+    config["weights_sha256"] = file_digest(weights)
+    write_json(Path(folder) / CONFIG, {**config, **extra})
 
 
 def load_head(folder: Path, *, text: TextTower | None = None) -> tuple[Head, dict[str, Any]]:
@@ -75,6 +74,11 @@ def load_head(folder: Path, *, text: TextTower | None = None) -> tuple[Head, dic
         **config["options"],
     )
     load_weights(head, _read_weights(folder), asked=f"head {head.family} in {folder}")
+    if file_digest(folder / WEIGHTS) != config["weights_sha256"]:
+        raise HeadError(
+            f"head in {folder}: {WEIGHTS} is not the file that {CONFIG} describes, their training "
+            "was cut off between the two. Train again, or copy the whole folder."
+        )
     return head.eval(), config
 
 

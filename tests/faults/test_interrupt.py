@@ -175,19 +175,18 @@ def test_between_two_arrays_of_a_block_the_first_one_stays(tmp_path, extract, mo
 
 KILLED = """
     import os, signal, sys
-    from pathlib import Path
+    from clare_cache import files
     from clare_cache.extract import extract_features
     from tests.fake_backbone import FakeBackbone
 
-    fsync = os.fsync
+    flush = files.flush
 
-    def kill_inside_the_second_record(descriptor):
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-        if "/commits/" in path and ".1." in path:
+    def kill_inside_the_second_record(path):
+        if "commits" in path.parts and path.name.startswith(".1."):
             os.kill(os.getpid(), signal.SIGKILL)
-        fsync(descriptor)
+        flush(path)
 
-    os.fsync = kill_inside_the_second_record
+    files.flush = kill_inside_the_second_record
     root, store, *names = sys.argv[1:]
     images = dict((name.split("=")[0], (name.split("=")[1],)) for name in names)
     extract_features(store, images, root=root, backbones=[FakeBackbone()], features=["mean"],

@@ -1,12 +1,11 @@
 """Files that appear whole or not at all."""
 
 import json
-import os
 
 import pytest
 
 from clare_cache import files
-from clare_cache.files import read_json, write_json, write_text, write_whole
+from clare_cache.files import flush, read_json, write_json, write_text, write_whole
 
 
 class Crash(Exception):
@@ -47,21 +46,19 @@ def test_the_writer_gets_another_name_of_the_same_suffix_in_the_same_folder(tmp_
 
 def test_durable_flushes_the_data_before_the_rename_and_the_folder_after(tmp_path, monkeypatch):
     path, events = tmp_path / "a.txt", []
-    fsync = os.fsync
 
-    def record(descriptor):
-        name = os.readlink(f"/proc/self/fd/{descriptor}")
-        events.append("data" if "partial" in name else name)
-        assert path.exists() == ("partial" not in name)
-        fsync(descriptor)
+    def record(flushed):
+        events.append("data" if flushed.parent == tmp_path else flushed)
+        assert path.exists() == (flushed == tmp_path)
+        flush(flushed)
 
-    monkeypatch.setattr(files.os, "fsync", record)
+    monkeypatch.setattr(files, "flush", record)
     write_text(path, "x", durable=True)
-    assert events == ["data", str(tmp_path)]
+    assert events == ["data", tmp_path]
 
 
 def test_without_durable_nothing_is_flushed(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.os, "fsync", lambda descriptor: pytest.fail("flushed"))
+    monkeypatch.setattr(files, "flush", lambda path: pytest.fail("flushed"))
     write_text(tmp_path / "a.txt", "x")
 
 

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clare_cache.errors import HeadError
+from clare_cache.fingerprint import file_digest
 from clare_cache.heads import build_head, load_head, save_head
 
 
@@ -29,6 +30,7 @@ def test_the_folder_holds_two_files_and_the_configuration_says_it_all(head, tmp_
         "seed": 9,
         "text": None,
         "features": {},
+        "weights_sha256": file_digest(folder / "head.safetensors"),
     }
     assert set(load_file(folder / "head.safetensors")) == set(head.state_dict())
 
@@ -112,3 +114,13 @@ def test_weights_of_another_size_leave_no_half_loaded_head(head, tmp_path):
         "  - extra: expected no such tensor, found (2,)\n"
         "  - head.6.bias: expected (1,), found (3,)"
     )
+
+
+def test_weights_of_another_training_are_refused(head, tmp_path):
+    save_head(head, tmp_path / "a", {})
+    with torch.no_grad():
+        next(head.parameters()).add_(1)
+    save_head(head, tmp_path / "b", {})
+    (tmp_path / "b/head.safetensors").replace(tmp_path / "a/head.safetensors")
+    with pytest.raises(HeadError, match="is not the file that"):
+        load_head(tmp_path / "a")

@@ -45,6 +45,7 @@ def test_numbers_as_yaml_1_1_reads_them():
 # Written and read again
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True)
 options = st.dictionaries(
     words, st.booleans() | st.integers() | words | st.none() | st.floats(-1e9, 1e9), max_size=3
 )
@@ -53,7 +54,7 @@ options = st.dictionaries(
 @settings(max_examples=60, deadline=None)
 @given(
     title=words,
-    labels=st.lists(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True), unique=True, min_size=1, max_size=3),
+    labels=st.lists(names, unique=True, min_size=1, max_size=3),
     options=options,
     lr=st.floats(1e-12, 10),
     clip_norm=st.none() | st.floats(1e-3, 10),

@@ -35,8 +35,8 @@ def test_draws_have_the_asked_shape_and_type():
 
 
 def test_draws_look_normal_and_independent():
-    noise = [standard_normal(*key, (20_000,)) for key in
-             [(0, "a", "noise/0"), (0, "a", "noise/1"), (0, "b", "noise/0"), (1, "a", "noise/0")]]  # fmt: skip
+    keys = [(0, "a", "noise/0"), (0, "a", "noise/1"), (0, "b", "noise/0"), (1, "a", "noise/0")]
+    noise = [standard_normal(*key, (20_000,)) for key in keys]
     assert np.abs(np.mean(noise, axis=1)).max() < 0.04
     assert np.abs(np.std(noise, axis=1) - 1).max() < 0.04
     assert np.abs(np.corrcoef(noise) - np.eye(4)).max() < 0.04
