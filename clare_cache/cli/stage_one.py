@@ -61,6 +61,9 @@ def extract(
     block_rows: Annotated[
         int | None, typer.Option(min=1, help="New stores: images committed together.")
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try images that are in the ledger again.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Run the frozen networks once per image into a store; a second call does what is missing."""
@@ -89,6 +92,7 @@ def extract(
             batch_size=batch_size,
             workers=workers,
             block_rows=block_rows,
+            retry_failed=retry_failed,
             on_progress=on_progress,
         )
     if json:

@@ -150,19 +150,19 @@ def _score(
 ) -> dict[str, Any]:
     scored = images[images["score"].notna()]
     labels, scores = scored["label"].to_numpy(), scored["score"].to_numpy()
+    # Ranking by log-odds: probabilities near 1 round to ties.
+    ranks = scored["log_odds"].to_numpy()
     groups = np.unique(scored["group"].to_numpy(dtype=object), return_inverse=True)[1]
     at_threshold = partial(metrics.accuracy_at, threshold=threshold)
     values: dict[str, Any] = {}
-    resampled: dict[str, metrics.Metric] = {
-        "average_precision": metrics.average_precision,
-        "auc": metrics.roc_auc,
-        "accuracy_validation_threshold": at_threshold,
+    resampled: dict[str, tuple[metrics.Metric, np.ndarray]] = {
+        "average_precision": (metrics.average_precision, ranks),
+        "auc": (metrics.roc_auc, ranks),
+        "accuracy_validation_threshold": (at_threshold, scores),
     }
-    for name, metric in resampled.items():
-        bounds = metrics.interval(
-            metric, labels, scores, groups, n_resamples=n_resamples, seed=seed
-        )
-        values[name] = float(metric(labels, scores))
+    for name, (metric, given) in resampled.items():
+        bounds = metrics.interval(metric, labels, given, groups, n_resamples=n_resamples, seed=seed)
+        values[name] = float(metric(labels, given))
         values |= {f"{name}_low": bounds.low, f"{name}_high": bounds.high}
     generators = set(images.loc[images["label"] == FAKE, "generator"])
     n_fake = int((labels == FAKE).sum())
@@ -173,12 +173,12 @@ def _score(
         "n_real": len(scored) - n_fake,
         "n_fake": n_fake,
         "accuracy_0.5": float(metrics.accuracy_at(labels, scores, 0.5)),
-        "oracle_accuracy": metrics.oracle_accuracy(labels, scores),
+        "oracle_accuracy": metrics.oracle_accuracy(labels, ranks),
         "real_accuracy": metrics.real_accuracy(labels, scores, threshold),
         "fake_accuracy": metrics.fake_accuracy(labels, scores, threshold),
-        "eer": metrics.equal_error_rate(labels, scores),
-        "tpr_at_fpr_1": metrics.tpr_at_fpr(labels, scores, 0.01),
-        "tpr_at_fpr_5": metrics.tpr_at_fpr(labels, scores, 0.05),
+        "eer": metrics.equal_error_rate(labels, ranks),
+        "tpr_at_fpr_1": metrics.tpr_at_fpr(labels, ranks, 0.01),
+        "tpr_at_fpr_5": metrics.tpr_at_fpr(labels, ranks, 0.05),
         "ece": metrics.expected_calibration_error(labels, scores),
         "seen_in_training": bool(generators) and generators <= seen,
         "threshold": threshold,

@@ -28,6 +28,10 @@ MIN_SIDE_PX = 8
 MAX_PIXELS = 178_956_970
 """Most pixels of a usable picture: where Pillow, too, suspects a decompression bomb."""
 
+MAX_ASPECT_RATIO = 64
+"""Longest side of a usable picture over its shortest: resizing by the shorter side must not turn a
+thin strip into a picture that fills the memory."""
+
 # Named, so that no file is handed to an interpreter (EPS would start Ghostscript) or read as a
 # scientific array without a known white.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
@@ -85,7 +89,8 @@ def decode(data: bytes) -> Pixels:
     JPEG decode to wrong blocks, because libjpeg repairs them without a word.
 
     Raises ImageError (stage `decode`) for an empty, damaged, truncated, animated or multi-page
-    file, an unknown format, 32-bit samples, a side below MIN_SIDE_PX, more than MAX_PIXELS.
+    file, an unknown format, 32-bit samples, a side below MIN_SIDE_PX, more than MAX_PIXELS,
+    sides further apart than MAX_ASPECT_RATIO.
     """
     with _opened(data) as image:
         image.load()
@@ -155,6 +160,9 @@ def _refuse_by_header(image: Image.Image) -> None:
         raise ImageError("decode", f"{width}x{height} px: a side is below {MIN_SIDE_PX} px")
     if width * height > MAX_PIXELS:
         raise ImageError("decode", f"more than {MAX_PIXELS} pixels")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        ratio = f"one side is over {MAX_ASPECT_RATIO} times the other"
+        raise ImageError("decode", f"{width}x{height} px: {ratio}")
     if image.mode in {"I", "F"}:
         kind = "integer" if image.mode == "I" else "float"
         raise ImageError(

@@ -233,7 +233,7 @@ def _curves(
 def _scored(
     run: ReportedRun, place: tuple[str, str, str, str], *, reals_from: str = ALL
 ) -> figures.Labelled:
-    """Labels and scores behind one row of the tidy table."""
+    """Labels and log-odds behind one row of the tidy table."""
     split, view, source, generator = place
     table = run.evaluation.predictions
     table = table[(table["split"] == split) & (table["view"] == view) & table["score"].notna()]
@@ -243,7 +243,7 @@ def _scored(
         wanted_fake &= table["source"] == source
     wanted_real = ~fake if reals_from == ALL else ~fake & (table["source"] == reals_from)
     kept = table[wanted_fake | wanted_real]
-    return kept["label"].to_numpy(), kept["score"].to_numpy()
+    return kept["label"].to_numpy(), kept["log_odds"].to_numpy()
 
 
 def _histograms(runs: Sequence[ReportedRun], split: str, view: str, *, key: str) -> list[Panel]:

@@ -82,13 +82,13 @@ def train_members(
     select: Selection = "val_auc",
     device: torch.device | str = "cpu",
     on_progress: OnProgress = ignore_progress,
-) -> list[Trained]:
+) -> tuple[list[Trained], dict[str, str]]:
     """Train every member for `epochs` passes over `train`; keep each one's best epoch.
 
     The epoch is chosen by `select` on `validation`, ties by the lower validation loss, and so is
-    the decision threshold. A member
-    whose loss stops being finite is retired with a note and the others go on. Raises TrainError
-    when a split lacks a class, or when a member never reached the end of an epoch.
+    the decision threshold. A member whose loss stops being finite is retired with a note and the
+    others go on. Returns the trained members, and label → reason of those that were retired
+    before they finished an epoch. Raises TrainError when a split lacks a class.
     """
     for name, data in (("training", train), ("validation", validation)):
         found = sorted(set(data.labels.tolist()))
@@ -124,7 +124,10 @@ def train_members(
                 )
             )
         _validate(states, validation, epoch=epoch, select=select, device=device)
-    return [_finish(state) for state in states]
+        if all(state.retired for state in states):
+            break
+    lost = {s.member.label: s.retired for s in states if not s.best_epoch}
+    return [_finish(state) for state in states if state.best_epoch], lost
 
 
 def _step(
@@ -208,11 +211,6 @@ def _validate(
 
 
 def _finish(state: _State) -> Trained:
-    if not state.best_epoch:
-        raise TrainError(
-            f"head {state.member.label}: no epoch was finished, {state.retired}. "
-            "Lower its learning rate."
-        )
     head = state.member.head
     head.load_state_dict(state.best_weights)
     head.eval()

@@ -9,7 +9,7 @@ from clare_cache.backbones import FEATURES, load_backbones
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.errors import ExtractError, raise_faults
-from clare_cache.extract import ExtractReport, extract_features
+from clare_cache.extraction import ExtractReport, extract_features
 from clare_cache.manifest import Manifest
 from clare_cache.types import CLEAN, ImageId, OnProgress, ignore_progress
 
@@ -31,6 +31,7 @@ def extract(
     batch_size: int = 16,
     workers: int = 2,
     block_rows: int | None = None,
+    retry_failed: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
     """Make the `features` that `store` lacks for the images of `manifest`, each image once.
@@ -65,6 +66,7 @@ def extract(
         batch_size=batch_size,
         workers=workers,
         block_rows=block_rows,
+        retry_failed=retry_failed,
         on_progress=on_progress,
     )
 

@@ -57,7 +57,7 @@ def predict(
                 features.update({n: torch.from_numpy(np.asarray(v)) for n, v in outputs.items()})
             with torch.inference_mode():
                 moved = {name: tensor.to(device_now) for name, tensor in features.items()}
-                scores = torch.sigmoid(head(moved).score.double()).tolist()
+                scores = torch.sigmoid(head(moved).score.cpu().double()).tolist()
             for item, value in zip(good, scores, strict=True):
                 item["score"] = value
         rows += [_verdict(item, config["threshold"]) for item in batch]

@@ -17,7 +17,7 @@ from clare_cache.evaluate import (
     read_config,
     read_predictions,
 )
-from clare_cache.extract.block import Item, load_pixels
+from clare_cache.extraction.block import Item, load_pixels
 from clare_cache.files import write_whole
 from clare_cache.heads.files import check_features
 from clare_cache.images import thumbnail

@@ -7,7 +7,7 @@ from typing import Any
 from clare_cache.backbones import FEATURES, load_text_tower
 from clare_cache.backbones.numerics import pick_device
 from clare_cache.data import load
-from clare_cache.errors import HeadError, TrainError
+from clare_cache.errors import HeadError, TrainError, raise_faults
 from clare_cache.evaluate import read_config
 from clare_cache.fingerprint import differences
 from clare_cache.heads import build_head, head_needs, needs_text
@@ -36,7 +36,8 @@ def train_head(
 
     Images of split "train" train. Split "val" validates; without one, whole groups are held out
     of "train". `clip` says where the text tower of prompt heads lies now, by default where the
-    store's CLIP came from.
+    store's CLIP came from. Raises TrainError, after saving the others, for heads that diverged
+    before they finished an epoch.
     """
     opened = open_store(store)
     train_rows, validation_rows = hold_out(Manifest.read(manifest), recipe)
@@ -61,7 +62,7 @@ def train_head(
         )
         for section in recipe.head
     ]
-    trained = train_members(
+    trained, lost = train_members(
         members,
         train,
         validation,
@@ -72,14 +73,21 @@ def train_head(
         device=pick_device(device),
         on_progress=on_progress,
     )
+    sections = {section.label: section for section in recipe.head}
     folders = []
-    for section, result in zip(recipe.head, trained, strict=True):
-        folder = Path(out) / section.label
+    for result in trained:
+        folder = Path(out) / result.label
         description = describe_run(result, train, validation, recipe.train)
         description |= _origin(opened, Path(manifest), result.head.needs)
-        alone = recipe.model_copy(update={"head": (section,)})
+        alone = recipe.model_copy(update={"head": (sections[result.label],)})
         save_run(folder, result, description=description, recipe=alone.to_yaml())
         folders.append(folder)
+    raise_faults(
+        TrainError,
+        f"train-head into {out}, where the other heads are",
+        [f"{label}: {reason}" for label, reason in lost.items()],
+        advice="Lower their learning rates.",
+    )
     return folders
 
 

@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from clare_cache.extract import Executor, InProcess, extract_features
-from clare_cache.extract.plan import BlockTask
-from clare_cache.extract.run import BlockReport
+from clare_cache.extraction import Executor, InProcess, extract_features
+from clare_cache.extraction.plan import BlockTask
+from clare_cache.extraction.run import BlockReport
 from clare_cache.store import open_store, verify
 from tests.fake_backbone import FakeBackbone, bytes_below, write_images
 

@@ -8,7 +8,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from clare_cache.extract import InProcess, extract_features
+from clare_cache.extraction import InProcess, extract_features
 from clare_cache.store import open_store, verify
 from clare_cache.store import writer as store_writer
 from tests.fake_backbone import FakeBackbone, bytes_below, make_image, write_images
@@ -176,7 +176,7 @@ def test_between_two_arrays_of_a_block_the_first_one_stays(tmp_path, extract, mo
 KILLED = """
     import os, signal, sys
     from clare_cache import files
-    from clare_cache.extract import extract_features
+    from clare_cache.extraction import extract_features
     from tests.fake_backbone import FakeBackbone
 
     flush = files.flush

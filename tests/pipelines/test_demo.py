@@ -185,3 +185,23 @@ def test_a_report_needs_evaluated_runs(demo, tmp_path):
     (run / "config.json").write_bytes((demo.runs / "linear/config.json").read_bytes())
     with pytest.raises(ReportError, match=r"have no predictions\.parquet"):
         report([run], tmp_path / "report.html")
+
+
+def test_a_head_that_diverges_costs_no_other(demo, small_recipe, tmp_path):
+    from clare_cache.errors import TrainError
+    from clare_cache.recipe import read_recipe
+
+    recipe = read_recipe(small_recipe).select_heads(["linear", "rine"])
+    bad = recipe.head[1].model_copy(
+        update={"optimiser": recipe.head[1].optimiser.model_copy(update={"lr": 1e30})}
+    )
+    recipe = recipe.model_copy(update={"head": (bad, recipe.head[0])})
+    with pytest.raises(TrainError) as caught:
+        train_head(recipe, store=demo.store, manifest=demo.manifest, out=tmp_path, device="cpu")
+    message = str(caught.value)
+    assert message.startswith(
+        f"train-head into {tmp_path}, where the other heads are: 1 fault\n  - rine: "
+    )
+    assert message.endswith("\nLower their learning rates.")
+    assert (tmp_path / "linear/head.safetensors").is_file()
+    assert not (tmp_path / "rine").exists()

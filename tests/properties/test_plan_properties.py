@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clare_cache.extract.plan import plan_blocks
+from clare_cache.extraction.plan import plan_blocks
 
 rows = st.integers(0, 60)
 settled = st.dictionaries(st.sampled_from("abcd"), st.sets(rows), max_size=4)

@@ -271,3 +271,12 @@ def test_predictions_come_back_as_written(tmp_path: Path) -> None:
     table.to_parquet(tmp_path / "predictions.parquet")
     found = read_predictions(tmp_path / "predictions.parquet")
     pd.testing.assert_frame_equal(found, table, check_dtype=False)
+
+
+def test_ranking_sees_what_probabilities_round_away():
+    table = predictions()
+    table["log_odds"] += 100
+    table["score"] = 1.0
+    row = tabulate(table, threshold=0.5, n_resamples=0).iloc[0]
+    assert row["auc"] == pytest.approx(roc_auc_score(table["label"], table["log_odds"]))
+    assert row["auc"] != 0.5

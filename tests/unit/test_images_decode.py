@@ -11,7 +11,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from clare_cache import images
 from clare_cache.errors import ImageError
-from clare_cache.images import decode, probe
+from clare_cache.images import decode, encode_png, probe
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +196,12 @@ def test_declared_inputs_are_json_and_versions_are_known():
     versions = images.decoder_versions()
     assert set(versions) == {"pillow", "libjpeg_turbo", "libwebp"}
     assert versions["pillow"][0].isdigit()
+
+
+def test_a_thin_strip_is_refused_before_it_fills_the_memory():
+    strip = encode_png(np.zeros((8, 513, 3), np.uint8))
+    with pytest.raises(ImageError, match="513x8 px: one side is over 64 times the other"):
+        decode(strip)
+    with pytest.raises(ImageError, match="one side is over 64 times the other"):
+        probe(strip)
+    assert decode(encode_png(np.zeros((8, 512, 3), np.uint8))).shape == (8, 512, 3)

@@ -24,7 +24,7 @@ def trained(tmp_path_factory):
     validation = load(store, make_manifest(range(42, 60)), needs=list(SPECS))
     head = build_head("linear", shapes=train.shapes)
     member = Member("probe", head, OptimiserConfig(lr=0.05))
-    (result,) = train_members([member], train, validation, epochs=3, batch_size=16)
+    (result,), _ = train_members([member], train, validation, epochs=3, batch_size=16)
     return result, train, validation
 
 

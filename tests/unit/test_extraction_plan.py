@@ -1,6 +1,6 @@
 """Plans by example."""
 
-from clare_cache.extract.plan import BlockTask, plan_blocks
+from clare_cache.extraction.plan import BlockTask, plan_blocks
 
 
 def test_a_block_names_the_missing_rows_of_each_array():

@@ -4,7 +4,7 @@ import pytest
 
 from clare_cache.data import load
 from clare_cache.errors import ExtractError, TrainError
-from clare_cache.extract import extract_features
+from clare_cache.extraction import extract_features
 from tests.fake_backbone import CODE, MEAN, FakeBackbone, make_image, write_images
 from tests.feature_data import image_id, make_manifest, make_store
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.errors import ExtractError
-from clare_cache.extract.block import Extracted, Item, extract_block
-from clare_cache.extract.plan import BlockTask, plan_blocks
+from clare_cache.extraction.block import Extracted, Item, extract_block
+from clare_cache.extraction.plan import BlockTask, plan_blocks
+from clare_cache.images import decoder_versions
 from clare_cache.store import (
     ArrayEntry,
     BlockData,
@@ -29,12 +30,14 @@ from clare_cache.store import (
 )
 from clare_cache.types import CLEAN, ImageId, OnProgress, Progress, ignore_progress
 
+ROOT_SAMPLE = 64
+"""So many images are looked for before the first block, to notice a wrong root."""
+
 RECORDED_VERSIONS = (
     "clare-cache",
     "diffusers",
     "numpy",
     "open_clip_torch",
-    "pillow",
     "torch",
     "transformers",
     "zarr",
@@ -103,14 +106,16 @@ def extract_features(
     batch_size: int = 16,
     workers: int = 2,
     block_rows: int | None = None,
+    retry_failed: bool = False,
     executor: Executor | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
     """Make the `features` that the store lacks for `images` (id → paths below `root`).
 
     A block is committed as a whole, so an interrupt costs at most the block in work; calling
-    again does what is missing and nothing else. Raises StoreMismatch when the store was made from
-    other inputs, ExtractError when no backbone makes a feature.
+    again does what is missing and nothing else. Images in the ledger count as done unless
+    `retry_failed`. Raises StoreMismatch when the store was made from other inputs, ExtractError
+    when no backbone makes a feature or `root` is not the folder of the images.
     """
     began = time.perf_counter()
     makers = {spec.name: (b, spec) for b in backbones for spec in b.arrays}
@@ -142,8 +147,12 @@ def extract_features(
         asked,
         view=view,
         block_rows=writer.description.block_rows,
-        settled={name: _settled(writer, view, name) for name in features},
+        settled={
+            name: _settled(writer, view, name, retry_failed=retry_failed) for name in features
+        },
     )
+    if tasks:
+        _refuse_wrong_root(Path(root), list(items.values()))
     n_todo = sum(len(task.rows) for task in tasks)
     done = 0
 
@@ -152,7 +161,7 @@ def extract_features(
         done += count
         on_progress(Progress(what="extract", done=done, total=n_todo, unit="image"))
 
-    versions = {name: version(name) for name in RECORDED_VERSIONS}
+    versions = {name: version(name) for name in RECORDED_VERSIONS} | decoder_versions()
     with ThreadPoolExecutor(max_workers=workers) as pool:
 
         def work(task: BlockTask) -> BlockReport:
@@ -181,9 +190,24 @@ def extract_features(
     )
 
 
-def _settled(writer: StoreWriter, view: str, array: str) -> set[int]:
+def _settled(writer: StoreWriter, view: str, array: str, *, retry_failed: bool) -> set[int]:
     records = writer.records(view, array).values()
-    return {row for record in records for row in (*record.rows, *record.failed)}
+    return {
+        row
+        for record in records
+        for row in (record.rows if retry_failed else (*record.rows, *record.failed))
+    }
+
+
+def _refuse_wrong_root(root: Path, items: Sequence[Item]) -> None:
+    """Stop before a mistyped folder sends every image of the manifest to the ledger."""
+    step = -(-len(items) // ROOT_SAMPLE)
+    sample = items[::step]
+    if not any((root / path).exists() for item in sample for path in item.paths):
+        raise ExtractError(
+            f"extract: {len(items)} images were asked for below {root}, of {len(sample)} tried "
+            f"none is there, for example {sample[0].paths[0]}. Correct --root."
+        )
 
 
 def _commit(

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from clare_cache.errors import StoreMismatch
-from clare_cache.extract import extract_features
+from clare_cache.errors import ExtractError, StoreMismatch
+from clare_cache.extraction import extract_features
 from clare_cache.images import decode
 from clare_cache.store import open_store, verify
 from tests.fake_backbone import (
@@ -306,3 +306,30 @@ def test_a_store_keeps_its_block_size(store, root):
     extract(store, images | write_images(root, 1, start=10), root, block_rows=None)
     assert open_store(store).description.block_rows == 2
     assert sorted(open_store(store)["clean/mean"].records) == [0, 1, 2, 3]
+
+
+def test_failed_images_are_tried_again_only_on_request(store, root):
+    images = write_images(root, 10)
+    gone = [root / paths[0] for paths in list(images.values())[2:9:3]]
+    kept = {path: path.read_bytes() for path in gone}
+    for path in gone:
+        path.unlink()
+    assert extract(store, images, root).n_failed == 3
+    for path, data in kept.items():
+        path.write_bytes(data)
+    again = extract(store, images, root)
+    assert (again.n_decoded, again.n_failed) == (0, 3)
+    retried = extract(store, images, root, retry_failed=True)
+    assert (retried.n_decoded, retried.n_failed) == (3, 0)
+    whole = store.with_name("whole")
+    extract(whole, images, root)
+    assert bytes_below(store / "features.zarr") == bytes_below(whole / "features.zarr")
+    assert not list((store / "ledger").rglob("*.json"))
+
+
+def test_a_wrong_root_fills_no_ledger(store, root, tmp_path):
+    images = write_images(root, 10)
+    with pytest.raises(ExtractError, match=r"of 10 tried none is there, for example 000\.png"):
+        extract(store, images, tmp_path / "imagse")
+    assert open_store(store).ledger() == []
+    assert extract(store, images, root).n_decoded == 10
