@@ -12,18 +12,20 @@ if TYPE_CHECKING:
     from clare_cache.heads import build_head
     from clare_cache.manifest import Manifest
     from clare_cache.store import open_store
-    from clare_cache.workflow import extract, load_head, predict
+    from clare_cache.workflow.features import extract
+    from clare_cache.workflow.prediction import predict
+    from clare_cache.workflow.training import load_head
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Manifest": "clare_cache.manifest",
     "build_head": "clare_cache.heads",
-    "extract": "clare_cache.workflow",
+    "extract": "clare_cache.workflow.features",
     "load": "clare_cache.data",
-    "load_head": "clare_cache.workflow",
+    "load_head": "clare_cache.workflow.training",
     "open_store": "clare_cache.store",
-    "predict": "clare_cache.workflow",
+    "predict": "clare_cache.workflow.prediction",
 }
 
 __all__ = [

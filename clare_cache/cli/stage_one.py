@@ -61,6 +61,23 @@ def extract(
     block_rows: Annotated[
         int | None, typer.Option(min=1, help="New stores: images committed together.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="local:N worker processes, cuda (one per GPU), or slurm:FILE (YAML)."),
+    ] = None,
+    dask: Annotated[str | None, typer.Option(help="Address of a running scheduler.")] = None,
+    shard_index: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            envvar="SLURM_ARRAY_TASK_ID",
+            help="With --num-shards: do every N-th block, no scheduler needed.",
+        ),
+    ] = None,
+    num_shards: Annotated[
+        int | None,
+        typer.Option(min=1, envvar="SLURM_ARRAY_TASK_COUNT", help="Processes side by side."),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try images that are in the ledger again.")
     ] = False,
@@ -93,6 +110,9 @@ def extract(
             workers=workers,
             block_rows=block_rows,
             retry_failed=retry_failed,
+            cluster=cluster,
+            dask=dask,
+            shard=_shard(shard_index, num_shards),
             on_progress=on_progress,
         )
     if json:
@@ -109,6 +129,17 @@ def extract(
         by_image = {line.image_id: vars(line) for line in report.failures}
         print_failures(list(by_image.values()))
         raise typer.Exit(3)
+
+
+def _shard(index: int | None, count: int | None) -> tuple[int, int] | None:
+    if index is None and count is None:
+        return None
+    if index is None or count is None or index >= count:
+        raise typer.BadParameter(
+            f"--shard-index {index} and --num-shards {count}: expected both, the index from 0 to "
+            "one less than the number"
+        )
+    return index, count
 
 
 def _timing(seconds: Mapping[str, float], rate: float) -> str:

@@ -63,6 +63,33 @@ def info(
 
 
 @app.command()
+def status(store: StoreFolder, json: AsJson = False) -> None:
+    """How far an extraction is, over all its workers, from any machine: done, rate, ETA."""
+    from clare_cache.extraction.status import read_status
+    from clare_cache.store import open_store
+
+    found = read_status(open_store(store))
+    if json:
+        print_json([vars(item) for item in found])
+        return
+    print_table(
+        ["array", "images", "in the ledger", "images/s", "ETA", "last commit"],
+        [
+            [
+                item.key,
+                f"{item.n_done:,} of {item.n_asked:,}",
+                f"{item.n_failed:,}",
+                "–" if item.images_per_second is None else f"{item.images_per_second:,.1f}",
+                "–" if item.eta_seconds is None else _spoken(item.eta_seconds),
+                "–" if item.newest is None else f"{item.newest:%Y-%m-%d %H:%M:%S} UTC",
+            ]
+            for item in found
+        ],
+        title=str(store),
+    )
+
+
+@app.command()
 def verify(store: StoreFolder, json: AsJson = False) -> None:
     """Hold every committed byte against its checksum; list missing, altered and orphan files."""
     from clare_cache.store import open_store
@@ -78,3 +105,8 @@ def verify(store: StoreFolder, json: AsJson = False) -> None:
         print_result(f"{store}: {len(faults)} faults")
     if faults:
         raise typer.Exit(1)
+
+
+def _spoken(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"

@@ -1,5 +1,15 @@
 """Stage one: every image goes once through the frozen networks, into the store."""
 
-from clare_cache.extraction.run import Executor, ExtractReport, InProcess, extract_features
+from clare_cache.extraction.executors import Executor, InProcess, OnDask
+from clare_cache.extraction.run import ExtractReport, extract_features
+from clare_cache.extraction.work import BackboneSpec, BlockReport
 
-__all__ = ["Executor", "ExtractReport", "InProcess", "extract_features"]
+__all__ = [
+    "BackboneSpec",
+    "BlockReport",
+    "Executor",
+    "ExtractReport",
+    "InProcess",
+    "OnDask",
+    "extract_features",
+]

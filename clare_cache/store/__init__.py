@@ -1,6 +1,7 @@
 """The waist: cached tensors on disk, versioned, specified in docs/store-format.md."""
 
 from clare_cache.store.check import StoreFault, verify
+from clare_cache.store.lock import setup_lock
 from clare_cache.store.reader import ArrayHandle, Store, features_of, open_store
 from clare_cache.store.schema import ArrayEntry, CommitRecord, LedgerLine
 from clare_cache.store.writer import BlockData, StoreWriter, create_store
@@ -17,5 +18,6 @@ __all__ = [
     "create_store",
     "features_of",
     "open_store",
+    "setup_lock",
     "verify",
 ]

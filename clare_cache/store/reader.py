@@ -48,17 +48,38 @@ class Store:
         self.path = path
         try:
             self.description = StoreDescription.from_json(read_json(path / STORE_FILE), str(path))
-            index = pq.read_table(path / INDEX_FILE)
-            self.image_ids: list[ImageId] = index["image_id"].to_pylist()
-            rows: list[int] = index["row"].to_pylist()
+            self.n_rows = _n_rows(path / INDEX_FILE)
+            """Length of every array: one more than the highest row in the index."""
         except (OSError, ValueError, KeyError) as error:
-            raise StoreError(
-                f"store {path}: expected whole files {STORE_FILE} and {INDEX_FILE}, found "
-                f"{type(error).__name__}: {error}. Restore them, or extract into another store."
-            ) from error
-        self._row_of: dict[ImageId, int] = dict(zip(self.image_ids, rows, strict=True))
-        self.n_rows = 1 + max(rows, default=-1)
-        """Length of every array: one more than the highest row in the index."""
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"store {self.path}: expected whole files {STORE_FILE} and {INDEX_FILE}, found "
+            f"{type(error).__name__}: {error}. Restore them, or extract into another store."
+        )
+
+    @cached_property
+    def _row_of(self) -> dict[ImageId, int]:
+        # Read when first asked for: a worker needs the ids of its block alone.
+        try:
+            index = pq.read_table(self.path / INDEX_FILE)
+        except (OSError, ValueError) as error:
+            raise self._damaged(error) from error
+        return dict(zip(index["image_id"].to_pylist(), index["row"].to_pylist(), strict=True))
+
+    @property
+    def image_ids(self) -> list[ImageId]:
+        """Every image that has a place, in the order of rows."""
+        return list(self._row_of)
+
+    def ids_of_rows(self, rows: Sequence[int]) -> list[ImageId]:
+        """The images of these rows, reading only their part of the index."""
+        table = pq.read_table(
+            self.path / INDEX_FILE, filters=[("row", ">=", min(rows)), ("row", "<=", max(rows))]
+        )
+        found = dict(zip(table["row"].to_pylist(), table["image_id"].to_pylist(), strict=True))
+        return [found[row] for row in rows]
 
     @property
     def views(self) -> list[str]:
@@ -194,3 +215,14 @@ def _read_record(store: Path, entry: ArrayEntry, path: Path) -> CommitRecord:
 def features_of(store: Store, view: str = CLEAN) -> dict[str, ArrayEntry]:
     """The arrays of one view by name."""
     return {e.spec.name: e for e in store.description.arrays.values() if e.view == view}
+
+
+def _n_rows(index: Path) -> int:
+    """One more than the highest row, from the file's own statistics where it has them."""
+    metadata = pq.read_metadata(index)
+    column = metadata.schema.names.index("row")
+    groups = [metadata.row_group(i).column(column) for i in range(metadata.num_row_groups)]
+    highest = [g.statistics.max for g in groups if g.statistics and g.statistics.has_min_max]
+    if len(highest) < len(groups):
+        highest = pq.read_table(index, columns=["row"])["row"].to_pylist()
+    return 1 + max(highest, default=-1)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from clare_cache.errors import StoreError, StoreMismatch
 from clare_cache.files import flush, read_json, write_json, write_whole
 from clare_cache.fingerprint import differences
+from clare_cache.store.lock import LOCK_FILE
 from clare_cache.store.reader import Store, read_record, read_records
 from clare_cache.store.schema import (
     BLOCK_ROWS,
@@ -38,6 +39,9 @@ from clare_cache.store.schema import (
     chunk_rows_for,
 )
 from clare_cache.types import Failure, ImageId
+
+INDEX_ROW_GROUP = 16_384
+"""Rows that are read to find those of one block."""
 
 VIEW_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -59,8 +63,8 @@ def create_store(path: str | Path, *, block_rows: int = BLOCK_ROWS) -> "StoreWri
     """An empty store at `path`, or the one already there. Raises StoreError for other folders."""
     path = Path(path)
     if not (path / STORE_FILE).is_file():
-        # Without store.json, these two are what an interrupted `create_store` leaves.
-        begun = {path / INDEX_FILE, path / FEATURES_FOLDER}
+        # Without store.json, these are what an interrupted `create_store` leaves.
+        begun = {path / INDEX_FILE, path / FEATURES_FOLDER, path / LOCK_FILE}
         if path.is_file() or (path.is_dir() and not begun.issuperset(path.iterdir())):
             raise StoreError(
                 f"store {path}: expected a store or an empty folder, found other files and no "
@@ -144,14 +148,22 @@ class StoreWriter:
         """Commit records of one array by block, as they are on disk now."""
         return read_records(self.path, self._entry(view, array))
 
+    def record(self, view: str, array: str, block: int) -> CommitRecord | None:
+        """The commit record of one block, as it is on disk now."""
+        return read_record(self.path, self._entry(view, array), block)
+
+    def rows_of_block(self, block: int) -> tuple[int, int]:
+        """First row of a block, and one more than its last."""
+        first = block * self.description.block_rows
+        return first, min(first + self.description.block_rows, self.store.n_rows)
+
     def write_block(self, data: BlockData, *, versions: Mapping[str, str]) -> CommitRecord:
         """Write, flush and commit rows of one block; rows committed before are kept.
 
         Raises StoreError when a row lies outside the block or a value is not finite.
         """
         entry = self._entry(data.view, data.array)
-        first = data.block * self.description.block_rows
-        stop = min(first + self.description.block_rows, self.store.n_rows)
+        first, stop = self.rows_of_block(data.block)
         outside = [r for r in (*data.rows.tolist(), *data.failed) if not first <= r < stop]
         if outside:
             raise StoreError(
@@ -258,4 +270,8 @@ def chunk_name(number: int, row_rank: int) -> str:
 
 def _write_index(path: Path, image_ids: Sequence[ImageId], rows: NDArray[np.int64]) -> None:
     table = pa.table({"image_id": pa.array(image_ids, pa.string()), "row": pa.array(rows)})
-    write_whole(path / INDEX_FILE, lambda p: pq.write_table(table, p), durable=True)
+    write_whole(
+        path / INDEX_FILE,
+        lambda p: pq.write_table(table, p, row_group_size=INDEX_ROW_GROUP),
+        durable=True,
+    )

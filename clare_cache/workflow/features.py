@@ -5,11 +5,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clare_cache.backbones import FEATURES, load_backbones
+from clare_cache.backbones import DEFAULT_FEATURES, FEATURES, load_backbones
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.errors import ExtractError, raise_faults
-from clare_cache.extraction import ExtractReport, extract_features
+from clare_cache.extraction import BackboneSpec, ExtractReport, extract_features
+from clare_cache.extraction.clusters import open_executor
 from clare_cache.manifest import Manifest
 from clare_cache.types import CLEAN, ImageId, OnProgress, ignore_progress
 
@@ -21,7 +22,7 @@ def extract(
     store: str | Path,
     *,
     root: str | Path = ".",
-    features: Sequence[str] = tuple(FEATURES),
+    features: Sequence[str] = DEFAULT_FEATURES,
     view: str = CLEAN,
     sd: str | None = None,
     clip: str | None = None,
@@ -32,13 +33,18 @@ def extract(
     workers: int = 2,
     block_rows: int | None = None,
     retry_failed: bool = False,
+    cluster: str | None = None,
+    dask: str | None = None,
+    shard: tuple[int, int] | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
     """Make the `features` that `store` lacks for the images of `manifest`, each image once.
 
     `sd` and `clip` name the weights (see `clare-cache extract --help`); only networks that the
-    features need are loaded. Raises ExtractError for unknown features or views, StoreMismatch
-    when the store was made from other inputs.
+    features need are loaded. `cluster` ("local:N", "cuda", "slurm:FILE") or `dask` (a scheduler's
+    address) has the blocks done elsewhere; `shard` (i, n) does every n-th block here. Raises
+    ExtractError for unknown features or views, StoreMismatch when the store was made from other
+    inputs.
     """
     faults = [
         f"feature {name}: expected one of {', '.join(FEATURES)}"
@@ -48,27 +54,30 @@ def extract(
     if view != CLEAN:
         faults.append(f"view {view}: expected {CLEAN}, the only one so far")
     raise_faults(ExtractError, "extract", faults)
-    backbones = load_backbones(
+    backbones = BackboneSpec(
         sd=sd,
         clip=clip,
-        features=features,
+        features=tuple(features),
         error_map=error_map or ErrorMapConfig(),
-        clip_config=image_tower or ClipConfig(),
+        image_tower=image_tower or ClipConfig(),
         device=device,
     )
-    return extract_features(
-        store,
-        paths_by_image(manifest),
-        root=root,
-        backbones=backbones,
-        features=features,
-        view=view,
-        batch_size=batch_size,
-        workers=workers,
-        block_rows=block_rows,
-        retry_failed=retry_failed,
-        on_progress=on_progress,
-    )
+    with open_executor(cluster=cluster, dask=dask) as executor:
+        return extract_features(
+            store,
+            paths_by_image(manifest),
+            root=root,
+            backbones=backbones,
+            features=features,
+            view=view,
+            batch_size=batch_size,
+            workers=workers,
+            block_rows=block_rows,
+            retry_failed=retry_failed,
+            shard=shard,
+            executor=executor,
+            on_progress=on_progress,
+        )
 
 
 def paths_by_image(manifest: Manifest) -> dict[ImageId, tuple[str, ...]]:

@@ -1,12 +1,19 @@
 """What every executor owes stage one. A new one inherits `ExecutorContract` in one line."""
 
-from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
-from clare_cache.extraction import Executor, InProcess, extract_features
-from clare_cache.extraction.plan import BlockTask
-from clare_cache.extraction.run import BlockReport
+from clare_cache.errors import ExtractError
+from clare_cache.extraction import (
+    BlockReport,
+    Executor,
+    InProcess,
+    OnDask,
+    extract_features,
+)
+from clare_cache.extraction.work import ignore_images
 from clare_cache.store import open_store, verify
 from tests.fake_backbone import FakeBackbone, bytes_below, write_images
 
@@ -15,12 +22,23 @@ class Failing(Exception):
     """Stands for whatever goes wrong in a block."""
 
 
-def make_tasks(n_blocks):
-    return [BlockTask(view="clean", block=n, missing={"mean": (n,)}) for n in range(n_blocks)]
+class Noting:
+    """Does a block by adding a line to a file, so that other processes count too."""
 
+    def __init__(self, folder: Path, fails: Mapping[int, type[BaseException]] = {}) -> None:
+        self.folder = folder
+        self.fails = fails
 
-def make_report(task):
-    return BlockReport(block=task.block, n_images=1, n_decoded=1, seconds={})
+    def __call__(self, block, on_images=ignore_images):
+        with (self.folder / str(block)).open("a") as file:
+            file.write("done\n")
+        if block in self.fails:
+            raise self.fails[block]
+        on_images(1)
+        return BlockReport(block=block, n_images=1, n_decoded=1, seconds={})
+
+    def counts(self) -> dict[int, int]:
+        return {int(p.name): len(p.read_text().splitlines()) for p in self.folder.iterdir()}
 
 
 class ExecutorContract:
@@ -29,28 +47,26 @@ class ExecutorContract:
     def make(self) -> Executor:
         raise NotImplementedError
 
-    @pytest.mark.parametrize("n_blocks", [0, 1, 7])
-    def test_every_task_is_done_exactly_once_and_reported(self, n_blocks):
-        done = []
-        tasks = make_tasks(n_blocks)
-        reports = list(self.make().run(lambda t: done.append(t.block) or make_report(t), tasks))
-        assert Counter(done) == Counter(range(n_blocks))
+    @pytest.mark.parametrize("n_blocks", [0, 1, 23])
+    def test_every_block_is_done_exactly_once_and_reported(self, tmp_path, n_blocks):
+        work = Noting(tmp_path)
+        seen = []
+        reports = list(self.make().run(work, range(n_blocks), on_images=seen.append))
+        assert work.counts() == dict.fromkeys(range(n_blocks), 1)
         assert sorted(report.block for report in reports) == list(range(n_blocks))
+        assert sum(seen) == n_blocks
 
-    def test_an_executor_can_be_used_again(self):
+    def test_an_executor_can_be_used_again(self, tmp_path):
         executor = self.make()
         for _ in range(2):
-            assert len(list(executor.run(make_report, make_tasks(3)))) == 3
+            assert len(list(executor.run(Noting(tmp_path), range(3)))) == 3
 
-    @pytest.mark.parametrize("error", [Failing, KeyboardInterrupt])
-    def test_what_goes_wrong_in_a_block_is_not_swallowed(self, error):
-        def work(task):
-            if task.block == 1:
-                raise error
-            return make_report(task)
+    def test_a_call_gives_the_result(self):
+        assert self.make().call(divmod, 7, 2) == (3, 1)
 
-        with pytest.raises(error):
-            list(self.make().run(work, make_tasks(3)))
+    def test_a_mistake_of_the_user_is_not_swallowed(self, tmp_path):
+        with pytest.raises(ExtractError):
+            list(self.make().run(Noting(tmp_path, {1: ExtractError}), range(3)))
 
     def test_the_store_is_the_one_that_the_plain_loop_makes(self, tmp_path):
         images = write_images(tmp_path / "images", 9)
@@ -60,7 +76,7 @@ class ExecutorContract:
                 tmp_path / name,
                 images,
                 root=tmp_path / "images",
-                backbones=[FakeBackbone()],
+                backbones=FakeSource(),
                 features=["mean", "grid"],
                 block_rows=2,
                 executor=executor,
@@ -72,13 +88,47 @@ class ExecutorContract:
             )
 
 
+class FakeSource:
+    """A `BackboneSource` that travels."""
+
+    def load(self):
+        return [FakeBackbone()]
+
+
 class TestInProcess(ExecutorContract):
     def make(self):
         return InProcess()
 
-    def test_blocks_come_in_order_and_one_at_a_time(self):
-        events = []
-        run = self.make().run(lambda t: events.append(t.block) or make_report(t), make_tasks(3))
-        for report in run:
-            events.append(f"report {report.block}")
-        assert events == [0, "report 0", 1, "report 1", 2, "report 2"]
+    def test_blocks_come_in_order_and_one_at_a_time(self, tmp_path):
+        work = Noting(tmp_path)
+        for position, report in enumerate(self.make().run(work, range(3))):
+            assert report.block == position
+            assert work.counts() == dict.fromkeys(range(position + 1), 1)
+
+    @pytest.mark.parametrize("error", [Failing, KeyboardInterrupt])
+    def test_what_goes_wrong_stops_the_run_at_once(self, tmp_path, error):
+        work = Noting(tmp_path, {1: error})
+        with pytest.raises(error):
+            list(self.make().run(work, range(3)))
+        assert work.counts() == {0: 1, 1: 1}
+
+
+class TestOnDask(ExecutorContract):
+    @pytest.fixture(autouse=True)
+    def client(self):
+        from distributed import Client
+
+        with Client(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as client:
+            self.found = client
+            yield
+
+    def make(self):
+        return OnDask(self.found)
+
+    def test_a_block_that_fails_is_tried_three_times_and_stops_the_run(self, tmp_path):
+        work = Noting(tmp_path, {1: Failing})
+        with pytest.raises(ExtractError, match="block 1 failed 3 times, last with Failing: "):
+            list(self.make().run(work, range(3)))
+        assert work.counts()[1] == 3

@@ -99,8 +99,8 @@ class Interrupted(InProcess):
     def __init__(self, n):
         self.n = n
 
-    def run(self, work, tasks):
-        yield from super().run(work, tasks[: self.n])
+    def run(self, work, blocks, *, on_images):
+        yield from super().run(work, blocks[: self.n], on_images=on_images)
         raise KeyboardInterrupt
 
 

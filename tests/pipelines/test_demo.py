@@ -12,8 +12,9 @@ import zarr
 import clare_cache as cc
 from clare_cache.errors import HeadError, ReportError
 from clare_cache.store import verify
-from clare_cache.workflow import evaluate, report, train_head
 from clare_cache.workflow.features import extract
+from clare_cache.workflow.results import evaluate, report
+from clare_cache.workflow.training import train_head
 
 LABELS = ["linear", "rine", "coop", "cocoop"]
 N_IMAGES = 3 * 6 * (2 + 3)

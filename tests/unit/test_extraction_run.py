@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clare_cache.errors import ExtractError, StoreMismatch
-from clare_cache.extraction import extract_features
+from clare_cache.extraction import InProcess, extract_features
 from clare_cache.images import decode
 from clare_cache.store import open_store, verify
 from tests.fake_backbone import (
@@ -63,9 +63,10 @@ def test_every_image_gets_its_row_and_the_report_adds_up(store, root):
     assert verify(found) == []
     assert (report.n_images, report.n_settled_before, report.n_decoded) == (10, 0, 10)
     assert (report.n_failed, report.failures, report.store) == (0, (), store)
-    assert report.seconds.keys() == {"total", "decode", "fake", "write"}
+    assert report.seconds.keys() == {"total", "load", "decode", "fake", "write"}
     assert all(0 <= value <= report.seconds["total"] for value in report.seconds.values())
-    assert report.images_per_second == 10 / report.seconds["total"]
+    working = report.seconds["total"] - report.seconds["load"]
+    assert report.images_per_second == 10 / working
 
 
 def test_only_the_asked_features_are_made_and_declared(store, root):
@@ -333,3 +334,31 @@ def test_a_wrong_root_fills_no_ledger(store, root, tmp_path):
         extract(store, images, tmp_path / "imagse")
     assert open_store(store).ledger() == []
     assert extract(store, images, root).n_decoded == 10
+
+
+@pytest.mark.parametrize("n_shards", [2, 3, 5])
+def test_shards_together_make_the_store_of_one_run(tmp_path, root, n_shards):
+    images = write_images(root, 19)
+    extract(tmp_path / "one", images, root)
+    decoded = [
+        extract(tmp_path / "many", images, root, shard=(i, n_shards)).n_decoded
+        for i in reversed(range(n_shards))
+    ]
+    assert sum(decoded) == 19
+    assert bytes_below(tmp_path / "one/features.zarr") == bytes_below(
+        tmp_path / "many/features.zarr"
+    )
+
+
+def test_a_block_that_another_run_has_done_is_not_done_again(store, root):
+    images = write_images(root, 10)
+    backbone = FakeBackbone()
+
+    class Late(InProcess):
+        def run(self, work, blocks, *, on_images):
+            extract(store, images, root)
+            yield from super().run(work, blocks, on_images=on_images)
+
+    report = extract(store, images, root, backbones=[backbone], executor=Late())
+    assert report.n_decoded == 0
+    assert report.n_failed == 0

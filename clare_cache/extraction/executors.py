@@ -1,0 +1,107 @@
+"""Where blocks are done: here, or on the workers of a dask cluster. Block numbers go out, small
+records come back, tensors never travel.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+from clare_cache.errors import ClareCacheError, ExtractError
+from clare_cache.extraction.work import BlockReport, OnImages, ignore_images
+
+Result = TypeVar("Result")
+
+ATTEMPTS = 3
+"""So often a block is tried before its failure stops the run."""
+
+BLOCKS_IN_FLIGHT = 4
+"""Blocks handed out per worker: enough to keep it busy, few enough for a light scheduler."""
+
+
+class Work(Protocol):
+    """Does one block; `on_images` hears of images as they are done, where that is possible."""
+
+    def __call__(self, block: int, on_images: OnImages = ...) -> BlockReport: ...
+
+
+class Executor(Protocol):
+    """Where blocks are done. Every block is done exactly once; reports come in any order."""
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """One call of a function where the blocks are done."""
+        ...
+
+    def run(
+        self, work: Work, blocks: Sequence[int], *, on_images: OnImages = ignore_images
+    ) -> Iterator[BlockReport]: ...
+
+
+class InProcess:
+    """One block after the other, here."""
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        return function(*arguments)
+
+    def run(
+        self, work: Work, blocks: Sequence[int], *, on_images: OnImages = ignore_images
+    ) -> Iterator[BlockReport]:
+        for block in blocks:
+            yield work(block, on_images)
+
+
+class OnDask:
+    """On the workers behind a `distributed.Client`.
+
+    A block whose worker dies is done by another. A block that fails three times stops the run with
+    its reason; one that fails for a reason of ours (a user's mistake) stops it at once.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        return self.client.submit(function, *arguments, pure=False).result()
+
+    def run(
+        self, work: Work, blocks: Sequence[int], *, on_images: OnImages = ignore_images
+    ) -> Iterator[BlockReport]:
+        from distributed import as_completed
+
+        waiting = deque(blocks)
+        attempts = dict.fromkeys(blocks, 0)
+        flying: dict[Any, int] = {}
+        finished = as_completed()
+
+        def top_up() -> None:
+            # Asked each time: workers join late and die, on clusters above all.
+            room = BLOCKS_IN_FLIGHT * max(len(self.client.nthreads()), 1)
+            while waiting and len(flying) < room:
+                block = waiting.popleft()
+                attempts[block] += 1
+                future = self.client.submit(_do, work, block, pure=False)
+                flying[future] = block
+                finished.add(future)
+
+        top_up()
+        for future in finished:
+            block = flying.pop(future)
+            error = future.exception()
+            if error is None:
+                report = future.result()
+                on_images(report.n_images)
+                yield report
+            elif isinstance(error, ClareCacheError):
+                raise error
+            elif attempts[block] < ATTEMPTS:
+                waiting.append(block)
+            else:
+                raise ExtractError(
+                    f"extract: block {block} failed {ATTEMPTS} times, last with "
+                    f"{type(error).__name__}: {error}. What is committed stays; mend the cause "
+                    "and call again."
+                ) from error
+            top_up()
+
+
+def _do(work: Work, block: int) -> BlockReport:
+    return work(block)

@@ -1,0 +1,209 @@
+"""What a worker does with a block number: find what is missing, make it, commit it.
+
+A `BlockWork` is small and picklable; networks are loaded once per process, at the first block.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from clare_cache.backbones import load_backbones
+from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
+from clare_cache.backbones.protocol import Backbone
+from clare_cache.extraction.block import Extracted, Item, extract_block
+from clare_cache.extraction.plan import BlockTask, plan_blocks
+from clare_cache.extraction.request import read_request
+from clare_cache.images import decoder_versions
+from clare_cache.store import BlockData, StoreWriter
+from clare_cache.types import ArraySpec
+
+RECORDED_VERSIONS = (
+    "clare-cache",
+    "diffusers",
+    "numpy",
+    "open_clip_torch",
+    "torch",
+    "transformers",
+    "zarr",
+)
+
+OnImages = Callable[[int], None]
+
+
+def ignore_images(count: int) -> None:
+    """The callback for those who do not watch."""
+
+
+class BackboneSource(Protocol):
+    """Where a worker gets its backbones. Equal sources are loaded once per process."""
+
+    def load(self) -> Sequence[Backbone]: ...
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Names of weights and settings: what `load_backbones` takes. Small and picklable."""
+
+    sd: str | None
+    clip: str | None
+    features: tuple[str, ...]
+    error_map: ErrorMapConfig
+    image_tower: ClipConfig
+    device: str = "auto"
+
+    def load(self) -> Sequence[Backbone]:
+        return _load_once(self)
+
+
+@lru_cache(maxsize=1)
+def _load_once(spec: BackboneSpec) -> Sequence[Backbone]:
+    return load_backbones(
+        sd=spec.sd,
+        clip=spec.clip,
+        features=spec.features,
+        error_map=spec.error_map,
+        clip_config=spec.image_tower,
+        device=spec.device,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedBackbones:
+    """Backbones that are already here. For this process only: they do not travel."""
+
+    backbones: Sequence[Backbone]
+
+    def load(self) -> Sequence[Backbone]:
+        return self.backbones
+
+
+@dataclass(frozen=True)
+class Described:
+    """One array that the backbones make, as a small record: what a store declares of it."""
+
+    spec: ArraySpec
+    declared: Mapping[str, Any]
+    source: str
+
+
+def describe(source: BackboneSource) -> dict[str, Described]:
+    """Every array that the backbones make, by name."""
+    return {
+        spec.name: Described(spec, dict(backbone.declared(spec.name)), backbone.source)
+        for backbone in source.load()
+        for spec in backbone.arrays
+    }
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """The small record that comes back from a block."""
+
+    block: int
+    n_images: int
+    n_decoded: int
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockWork:
+    """Everything that a worker must know to do any block of a call."""
+
+    store: Path
+    request: Path
+    root: Path
+    view: str
+    features: tuple[str, ...]
+    backbones: BackboneSource
+    batch_size: int
+    workers: int
+    retry_failed: bool = False
+
+    def __call__(self, block: int, on_images: OnImages = ignore_images) -> BlockReport:
+        """Make and commit what block `block` lacks now; nothing if another run was faster."""
+        writer = StoreWriter(self.store)
+        first, stop = writer.rows_of_block(block)
+        paths = read_request(self.request, first=first, stop=stop)
+        settled = {
+            array: settled_rows(writer, self.view, array, block, retry_failed=self.retry_failed)
+            for array in self.features
+        }
+        tasks = plan_blocks(
+            list(paths),
+            view=self.view,
+            block_rows=writer.description.block_rows,
+            settled=settled,
+        )
+        if not tasks:
+            return BlockReport(block=block, n_images=0, n_decoded=0, seconds={})
+        (task,) = tasks
+        image_ids = writer.store.ids_of_rows(task.rows)
+        items = [
+            Item(row=row, image_id=image_id, paths=paths[row])
+            for row, image_id in zip(task.rows, image_ids, strict=True)
+        ]
+        with ThreadPoolExecutor(max_workers=self.workers) as pool:
+            extracted = extract_block(
+                items,
+                {array: frozenset(rows) for array, rows in task.missing.items()},
+                backbones=self.backbones.load(),
+                root=self.root,
+                pool=pool,
+                batch_size=self.batch_size,
+                on_images=on_images,
+            )
+        return _commit(writer, task, extracted)
+
+
+def settled_rows(
+    writer: StoreWriter, view: str, array: str, block: int, *, retry_failed: bool
+) -> set[int]:
+    """Rows of a block that need no work: those with data and, unless retried, those that failed."""
+    record = writer.record(view, array, block)
+    if record is None:
+        return set()
+    return set(record.rows if retry_failed else (*record.rows, *record.failed))
+
+
+def _commit(writer: StoreWriter, task: BlockTask, extracted: Extracted) -> BlockReport:
+    """Write every array of a block, each with its own ledger and commit record."""
+    began = time.perf_counter()
+    for data in _block_data(writer, task, extracted):
+        writer.write_block(data, versions=_versions())
+    return BlockReport(
+        block=task.block,
+        n_images=len(task.rows),
+        n_decoded=extracted.n_decoded,
+        seconds={**extracted.seconds, "write": time.perf_counter() - began},
+    )
+
+
+def _block_data(writer: StoreWriter, task: BlockTask, extracted: Extracted) -> Iterator[BlockData]:
+    for array in task.missing:
+        values = extracted.values[array]
+        rows = sorted(values)
+        spec = writer.store[f"{task.view}/{array}"].entry.spec
+        stacked = np.empty((len(rows), *spec.shape), spec.dtype)
+        for position, row in enumerate(rows):
+            stacked[position] = values[row]
+        yield BlockData(
+            view=task.view,
+            array=array,
+            block=task.block,
+            rows=np.array(rows, np.int64),
+            values=stacked,
+            failed=extracted.failures[array],
+            seconds=sum(extracted.seconds.values()),
+        )
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in RECORDED_VERSIONS} | decoder_versions()
