@@ -29,7 +29,13 @@ def extract(
     store: StoreFolder,
     root: Root = Path(),
     features: Annotated[str, typer.Option(help="Arrays to make, comma-separated.")] = ALL_FEATURES,
-    views: Annotated[str, typer.Option(help="Views to make; so far only clean.")] = "clean",
+    views: Annotated[
+        str,
+        typer.Option(
+            help="Views to make, comma-separated: clean, jpeg-q50, blur-s2, resize-x0.5, "
+            "crop-f0.8, noise-s10, flip, share-1, aug-000, tencrop-0, rine-code-blur …"
+        ),
+    ] = "clean",
     sd: Sd = None,
     clip: Clip = None,
     size_px: Annotated[int, typer.Option(help="Error map: side of the picture.")] = (
@@ -93,7 +99,7 @@ def extract(
             store,
             root=root,
             features=[name.strip() for name in features.split(",") if name.strip()],
-            view=views,
+            views=[name.strip() for name in views.split(",") if name.strip()],
             sd=sd,
             clip=clip,
             error_map=ErrorMapConfig(

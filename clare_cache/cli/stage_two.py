@@ -68,6 +68,9 @@ def evaluate(
     split: Annotated[
         list[str], typer.Option(help="Splits to score, repeatable; default: the recipe's.")
     ] = [],  # noqa: B006
+    view: Annotated[
+        list[str], typer.Option(help="Views to score, repeatable; default: all the store has.")
+    ] = [],  # noqa: B006
     clip: Clip = None,
     device: Device = "auto",
     json: AsJson = False,
@@ -76,14 +79,20 @@ def evaluate(
     from clare_cache.workflow.results import evaluate as evaluate_runs
 
     tables = evaluate_runs(
-        runs, store=store, manifest=manifest, splits=split or None, clip=clip, device=device
+        runs,
+        store=store,
+        manifest=manifest,
+        splits=split or None,
+        views=view or None,
+        clip=clip,
+        device=device,
     )
     if json:
         print_json({str(run): table.to_dict("records") for run, table in tables.items()})
         return
     for run, table in tables.items():
         print_table(
-            ["split", "generator", "n", "coverage", "AP", "AUC", "accuracy"],
+            ["split", "view", "generator", "n", "coverage", "AP", "AUC", "accuracy"],
             [_score_row(row) for row in table.to_dict("records")],
             title=str(run),
         )
@@ -152,6 +161,7 @@ def _score_row(row: Mapping[Hashable, Any]) -> list[str]:
 
     return [
         str(row["split"]),
+        str(row["view"]),
         str(row["generator"]),
         f"{row['n_scored']}/{row['n_asked']}",
         f"{row['coverage']:.1%}",

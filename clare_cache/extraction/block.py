@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.errors import ImageError
-from clare_cache.images import decode
+from clare_cache.images import View, decode, find_view
 from clare_cache.types import Failure, ImageId, Pixels
 
 
@@ -32,12 +32,27 @@ class Item:
 
 @dataclass(frozen=True)
 class Extracted:
-    """What a block gave. `values[array]` maps row → one row of that array, in stored dtype."""
+    """What a block gave. `values["<view>/<array>"]` maps row → one row of that array, in stored
+    dtype; `failures` likewise row → why there is none."""
 
     values: Mapping[str, Mapping[int, NDArray[np.generic]]]
     failures: Mapping[str, Mapping[int, Failure]]
     n_decoded: int
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One backbone on one view: the arrays to make, and the rows that lack any of them."""
+
+    view: View
+    backbone: Backbone
+    arrays: tuple[str, ...]
+    rows: frozenset[int]
+
+
+Prepared = Mapping[str, list[Pixels] | Failure]
+"""View → the picture prepared for each backbone of that view's jobs, in their order."""
 
 
 def extract_block(
@@ -50,40 +65,65 @@ def extract_block(
     batch_size: int,
     on_images: Callable[[int], None] = lambda n: None,
 ) -> Extracted:
-    """Look at every item once and make the arrays that `missing` (array → rows) asks for.
+    """Look at every item once and make what `missing` ("<view>/<array>" → rows) asks for.
 
     `seconds` has the time spent waiting for pictures ("decode") and inside each backbone.
     """
-    wanted = {b.name: [s.name for s in b.arrays if s.name in missing] for b in backbones}
-    active = [b for b in backbones if wanted[b.name]]
-    values: dict[str, dict[int, NDArray[np.generic]]] = {array: {} for array in missing}
-    failures: dict[str, dict[int, Failure]] = {array: {} for array in missing}
+    jobs = _jobs(missing, backbones)
+    values: dict[str, dict[int, NDArray[np.generic]]] = {key: {} for key in missing}
+    failures: dict[str, dict[int, Failure]] = {key: {} for key in missing}
     seconds: dict[str, float] = defaultdict(float)
     n_decoded = 0
 
     started = time.perf_counter()
-    for batch in _batches(items, active, root=root, pool=pool, batch_size=batch_size):
+    for batch in _batches(items, jobs, root=root, pool=pool, batch_size=batch_size):
         seconds["decode"] += time.perf_counter() - started
-        good: list[tuple[Item, list[Pixels]]] = []
         for item, outcome in batch:
-            if isinstance(outcome, Failure):
-                for array, rows in missing.items():
-                    if item.row in rows:
-                        failures[array][item.row] = outcome
-            else:
-                good.append((item, outcome))
-        n_decoded += len(good)
-        for position, backbone in enumerate(active if good else ()):
-            began = time.perf_counter()
-            stacked = np.stack([pictures[position] for _, pictures in good])
-            names = wanted[backbone.name]
-            outputs = backbone(stacked, [item.image_id for item, _ in good], names)
-            for array in names:
-                _keep(outputs[array], [i for i, _ in good], array, values, failures, missing)
-            seconds[backbone.name] += time.perf_counter() - began
+            n_decoded += not isinstance(outcome, Failure)
+            for key, rows in missing.items():
+                found = outcome if isinstance(outcome, Failure) else outcome[_view_of(key)]
+                if item.row in rows and isinstance(found, Failure):
+                    failures[key][item.row] = found
+        for view, in_view in jobs.items():
+            for position, job in enumerate(in_view):
+                began = time.perf_counter()
+                due = [
+                    (item, found[position])
+                    for item, outcome in batch
+                    if item.row in job.rows
+                    and not isinstance(outcome, Failure)
+                    and not isinstance(found := outcome[view], Failure)
+                ]
+                if due:
+                    pictures = np.stack([picture for _, picture in due])
+                    shown = [item for item, _ in due]
+                    ids = [item.image_id for item in shown]
+                    for array, output in job.backbone(pictures, ids, job.arrays).items():
+                        key = f"{view}/{array}"
+                        _keep(output, shown, key, values[key], failures[key], missing[key])
+                seconds[job.backbone.name] += time.perf_counter() - began
         on_images(len(batch))
         started = time.perf_counter()
     return Extracted(values=values, failures=failures, n_decoded=n_decoded, seconds=seconds)
+
+
+def _jobs(
+    missing: Mapping[str, Collection[int]], backbones: Sequence[Backbone]
+) -> dict[str, list[_Job]]:
+    """View → what has to be run on it; only backbones whose arrays are missing there."""
+    jobs: dict[str, list[_Job]] = {}
+    for name in dict.fromkeys(_view_of(key) for key in missing):
+        jobs[name] = []
+        for backbone in backbones:
+            arrays = tuple(s.name for s in backbone.arrays if f"{name}/{s.name}" in missing)
+            rows = frozenset().union(*(missing[f"{name}/{array}"] for array in arrays))
+            if arrays:
+                jobs[name].append(_Job(find_view(name), backbone, arrays, rows))
+    return jobs
+
+
+def _view_of(key: str) -> str:
+    return key.split("/")[0]
 
 
 def load_pixels(item: Item, root: Path) -> Pixels:
@@ -111,22 +151,22 @@ def _read(item: Item, root: Path) -> bytes:
 
 def _batches(
     items: Sequence[Item],
-    backbones: Sequence[Backbone],
+    jobs: Mapping[str, Sequence[_Job]],
     *,
     root: Path,
     pool: ThreadPoolExecutor,
     batch_size: int,
-) -> Iterator[list[tuple[Item, list[Pixels] | Failure]]]:
+) -> Iterator[list[tuple[Item, Prepared | Failure]]]:
     """Batches of prepared pictures, one batch ahead of the consumer."""
 
-    def prepare(item: Item) -> list[Pixels] | Failure:
+    def prepare(item: Item) -> Prepared | Failure:
         try:
             pixels = load_pixels(item, root)
         except ImageError as error:
             return Failure(item.image_id, item.paths[0], error.stage, error.reason)
-        return [backbone.preprocess(pixels) for backbone in backbones]
+        return {view: _show(pixels, item, in_view) for view, in_view in jobs.items()}
 
-    pending: list[tuple[Sequence[Item], list[Future[list[Pixels] | Failure]]]] = []
+    pending: list[tuple[Sequence[Item], list[Future[Prepared | Failure]]]] = []
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
         pending.append((batch, [pool.submit(prepare, item) for item in batch]))
@@ -137,21 +177,33 @@ def _batches(
         yield [(i, f.result()) for i, f in zip(ready, futures, strict=True)]
 
 
+def _show(pixels: Pixels, item: Item, jobs: Sequence[_Job]) -> list[Pixels] | Failure:
+    """The decoded picture in one view, prepared for each backbone; or why it has none."""
+    if not jobs:
+        return []
+    try:
+        seen = jobs[0].view(pixels, item.image_id)
+    except ImageError as error:
+        return Failure(item.image_id, item.paths[0], error.stage, error.reason)
+    return [job.backbone.preprocess(seen) for job in jobs]
+
+
 def _keep(
     output: NDArray[np.generic],
     items: Sequence[Item],
-    array: str,
-    values: dict[str, dict[int, NDArray[np.generic]]],
-    failures: dict[str, dict[int, Failure]],
-    missing: Mapping[str, Collection[int]],
+    key: str,
+    values: dict[int, NDArray[np.generic]],
+    failures: dict[int, Failure],
+    asked: Collection[int],
 ) -> None:
     """File finite rows as values and the others as failures; rows not asked for are dropped."""
     for item, row in zip(items, output, strict=True):
-        if item.row not in missing[array]:
+        if item.row not in asked:
             continue
         finite = np.isfinite(row)
         if finite.all():
-            values[array][item.row] = row
+            values[item.row] = row
         else:
             reason = f"{int((~finite).sum())} of {row.size} values are not finite"
-            failures[array][item.row] = Failure(item.image_id, item.paths[0], array, reason)
+            array = key.partition("/")[2]
+            failures[item.row] = Failure(item.image_id, item.paths[0], array, reason)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BlockTask:
-    """One block of one view: for each array the rows that are asked for and not there yet."""
+    """One block: for each array (`<view>/<array>`) the rows asked for and not there yet."""
 
-    view: str
     block: int
     missing: Mapping[str, tuple[int, ...]]
 
@@ -19,11 +18,7 @@ class BlockTask:
 
 
 def plan_blocks(
-    asked: Sequence[int],
-    *,
-    view: str,
-    block_rows: int,
-    settled: Mapping[str, Collection[int]],
+    asked: Sequence[int], *, block_rows: int, settled: Mapping[str, Collection[int]]
 ) -> list[BlockTask]:
     """Tasks that cover each missing (row, array) exactly once, blocks ascending.
 
@@ -37,6 +32,6 @@ def plan_blocks(
             if row not in done:
                 blocks.setdefault(row // block_rows, {}).setdefault(array, []).append(row)
     return [
-        BlockTask(view=view, block=block, missing={a: tuple(r) for a, r in arrays.items()})
+        BlockTask(block=block, missing={a: tuple(r) for a, r in arrays.items()})
         for block, arrays in sorted(blocks.items())
     ]

@@ -21,7 +21,9 @@ from clare_cache.extraction.work import (
     Described,
     LoadedBackbones,
     describe,
+    settled_rows,
 )
+from clare_cache.images import find_view
 from clare_cache.store import (
     ArrayEntry,
     LedgerLine,
@@ -69,7 +71,7 @@ def extract_features(
     root: str | Path,
     backbones: Sequence[Backbone] | BackboneSource,
     features: Sequence[str],
-    view: str = CLEAN,
+    views: Sequence[str] = (CLEAN,),
     batch_size: int = 16,
     workers: int = 2,
     block_rows: int | None = None,
@@ -78,7 +80,7 @@ def extract_features(
     executor: Executor | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
-    """Make the `features` that the store lacks for `images` (id → paths below `root`).
+    """Make the `features` of `views` that the store lacks for `images` (id → paths below `root`).
 
     A block is committed as a whole, so an interrupt costs at most the block in work; calling
     again does what is missing and nothing else. Images in the ledger count as done unless
@@ -100,14 +102,17 @@ def extract_features(
         )
     store = Path(store)
     writer, paths = _prepare(
-        store, images, [made[name] for name in features], view=view, block_rows=block_rows
+        store, images, [made[name] for name in features], views=views, block_rows=block_rows
     )
     tasks = plan_blocks(
         list(paths),
-        view=view,
         block_rows=writer.description.block_rows,
         settled={
-            name: _settled(writer, view, name, retry_failed=retry_failed) for name in features
+            f"{view}/{name}": settled_rows(
+                writer.records(view, name).values(), retry_failed=retry_failed
+            )
+            for view in views
+            for name in features
         },
     )
     n_missing = sum(len(task.rows) for task in tasks)
@@ -126,7 +131,7 @@ def extract_features(
         store=store.resolve(),
         request=write_request(store.resolve(), paths),
         root=Path(root).resolve(),
-        view=view,
+        views=tuple(views),
         features=tuple(features),
         backbones=source,
         batch_size=batch_size,
@@ -142,7 +147,7 @@ def extract_features(
         n_images=len(paths),
         n_settled_before=len(paths) - n_missing,
         n_decoded=sum(report.n_decoded for report in reports),
-        failures=_failures(store, view, features, images),
+        failures=_failures(store, views, features, images),
         seconds=dict(seconds),
     )
 
@@ -152,7 +157,7 @@ def _prepare(
     images: Mapping[ImageId, Sequence[str]],
     arrays: Sequence[Described],
     *,
-    view: str,
+    views: Sequence[str],
     block_rows: int | None,
 ) -> tuple[StoreWriter, dict[int, Sequence[str]]]:
     """The store with its arrays declared and a row for every image; row → paths.
@@ -164,27 +169,19 @@ def _prepare(
         writer.declare(
             [
                 ArrayEntry(
-                    view=view,
+                    view=view.name,
                     spec=array.spec,
                     chunk_rows=0,
-                    declared=array.declared,
+                    declared={**array.declared, **view.declared()},
                     source=array.source,
                 )
+                for view in map(find_view, views)
                 for array in arrays
             ]
         )
         writer.add_images(images)
     rows = writer.store.rows_of(list(images)).tolist()
     return writer, dict(zip(rows, images.values(), strict=True))
-
-
-def _settled(writer: StoreWriter, view: str, array: str, *, retry_failed: bool) -> set[int]:
-    records = writer.records(view, array).values()
-    return {
-        row
-        for record in records
-        for row in (record.rows if retry_failed else (*record.rows, *record.failed))
-    }
 
 
 def _refuse_wrong_root(root: Path, images: Sequence[Sequence[str]]) -> None:
@@ -198,8 +195,8 @@ def _refuse_wrong_root(root: Path, images: Sequence[Sequence[str]]) -> None:
 
 
 def _failures(
-    store: Path, view: str, features: Sequence[str], images: Iterable[ImageId]
+    store: Path, views: Sequence[str], features: Sequence[str], images: Iterable[ImageId]
 ) -> tuple[LedgerLine, ...]:
-    asked = set(images)
-    lines = open_store(store).ledger(view, features)
+    asked, opened = set(images), open_store(store)
+    lines = (line for view in views for line in opened.ledger(view, features))
     return tuple(line for line in lines if line.image_id in asked)

@@ -4,7 +4,7 @@ A `BlockWork` is small and picklable; networks are loaded once per process, at t
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +21,7 @@ from clare_cache.extraction.block import Extracted, Item, extract_block
 from clare_cache.extraction.plan import BlockTask, plan_blocks
 from clare_cache.extraction.request import read_request
 from clare_cache.images import decoder_versions
-from clare_cache.store import BlockData, StoreWriter
+from clare_cache.store import BlockData, CommitRecord, StoreWriter
 from clare_cache.types import ArraySpec
 
 RECORDED_VERSIONS = (
@@ -119,7 +119,7 @@ class BlockWork:
     store: Path
     request: Path
     root: Path
-    view: str
+    views: tuple[str, ...]
     features: tuple[str, ...]
     backbones: BackboneSource
     batch_size: int
@@ -132,12 +132,14 @@ class BlockWork:
         first, stop = writer.rows_of_block(block)
         paths = read_request(self.request, first=first, stop=stop)
         settled = {
-            array: settled_rows(writer, self.view, array, block, retry_failed=self.retry_failed)
+            f"{view}/{array}": settled_rows(
+                [writer.record(view, array, block)], retry_failed=self.retry_failed
+            )
+            for view in self.views
             for array in self.features
         }
         tasks = plan_blocks(
             list(paths),
-            view=self.view,
             block_rows=writer.description.block_rows,
             settled=settled,
         )
@@ -162,14 +164,14 @@ class BlockWork:
         return _commit(writer, task, extracted)
 
 
-def settled_rows(
-    writer: StoreWriter, view: str, array: str, block: int, *, retry_failed: bool
-) -> set[int]:
-    """Rows of a block that need no work: those with data and, unless retried, those that failed."""
-    record = writer.record(view, array, block)
-    if record is None:
-        return set()
-    return set(record.rows if retry_failed else (*record.rows, *record.failed))
+def settled_rows(records: Iterable[CommitRecord | None], *, retry_failed: bool) -> set[int]:
+    """Rows that need no work: those with data and, unless they are retried, those that failed."""
+    return {
+        row
+        for record in records
+        if record is not None
+        for row in (record.rows if retry_failed else (*record.rows, *record.failed))
+    }
 
 
 def _commit(writer: StoreWriter, task: BlockTask, extracted: Extracted) -> BlockReport:
@@ -186,20 +188,20 @@ def _commit(writer: StoreWriter, task: BlockTask, extracted: Extracted) -> Block
 
 
 def _block_data(writer: StoreWriter, task: BlockTask, extracted: Extracted) -> Iterator[BlockData]:
-    for array in task.missing:
-        values = extracted.values[array]
+    for key in task.missing:
+        values = extracted.values[key]
         rows = sorted(values)
-        spec = writer.store[f"{task.view}/{array}"].entry.spec
+        spec = writer.store[key].entry.spec
         stacked = np.empty((len(rows), *spec.shape), spec.dtype)
         for position, row in enumerate(rows):
             stacked[position] = values[row]
         yield BlockData(
-            view=task.view,
-            array=array,
+            view=key.split("/")[0],
+            array=spec.name,
             block=task.block,
             rows=np.array(rows, np.int64),
             values=stacked,
-            failed=extracted.failures[array],
+            failed=extracted.failures[key],
             seconds=sum(extracted.seconds.values()),
         )
 

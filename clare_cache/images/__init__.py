@@ -15,20 +15,24 @@ from clare_cache.images.decode import (
 )
 from clare_cache.images.encode import encode_jpeg, encode_png, thumbnail
 from clare_cache.images.geometry import GEOMETRIES, center_crop, resize_and_crop, squash
+from clare_cache.images.views import View, find_view, view_spellings
 
 __all__ = [
     "GEOMETRIES",
     "MAX_PIXELS",
     "MIN_SIDE_PX",
     "ImageInfo",
+    "View",
     "center_crop",
     "decode",
     "decoder_declared",
     "decoder_versions",
     "encode_jpeg",
     "encode_png",
+    "find_view",
     "probe",
     "resize_and_crop",
     "squash",
     "thumbnail",
+    "view_spellings",
 ]

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from clare_cache.backbones import DEFAULT_FEATURES, FEATURES, load_backbones
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.backbones.protocol import Backbone
-from clare_cache.errors import ExtractError, raise_faults
+from clare_cache.errors import ExtractError, ImageError, raise_faults
 from clare_cache.extraction import BackboneSpec, ExtractReport, extract_features
 from clare_cache.extraction.clusters import open_executor
+from clare_cache.images import find_view
 from clare_cache.manifest import Manifest
 from clare_cache.types import CLEAN, ImageId, OnProgress, ignore_progress
 
@@ -23,7 +24,7 @@ def extract(
     *,
     root: str | Path = ".",
     features: Sequence[str] = DEFAULT_FEATURES,
-    view: str = CLEAN,
+    views: Sequence[str] = (CLEAN,),
     sd: str | None = None,
     clip: str | None = None,
     error_map: ErrorMapConfig | None = None,
@@ -38,7 +39,9 @@ def extract(
     shard: tuple[int, int] | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
-    """Make the `features` that `store` lacks for the images of `manifest`, each image once.
+    """Make what `store` lacks of `features` × `views` for the images of `manifest`.
+
+    Each image is decoded once for all of them.
 
     `sd` and `clip` name the weights (see `clare-cache extract --help`); only networks that the
     features need are loaded. `cluster` ("local:N", "cuda", "slurm:FILE") or `dask` (a scheduler's
@@ -51,8 +54,11 @@ def extract(
         for name in features
         if name not in FEATURES
     ]
-    if view != CLEAN:
-        faults.append(f"view {view}: expected {CLEAN}, the only one so far")
+    for view in views:
+        try:
+            find_view(view)
+        except ImageError as error:
+            faults.append(f"view {error.reason}")
     raise_faults(ExtractError, "extract", faults)
     backbones = BackboneSpec(
         sd=sd,
@@ -69,7 +75,7 @@ def extract(
             root=root,
             backbones=backbones,
             features=features,
-            view=view,
+            views=views,
             batch_size=batch_size,
             workers=workers,
             block_rows=block_rows,

@@ -19,7 +19,9 @@ from clare_cache.evaluate import (
 )
 from clare_cache.extraction.block import Item, load_pixels
 from clare_cache.files import write_whole
+from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features
+from clare_cache.heads.protocol import Head
 from clare_cache.images import thumbnail
 from clare_cache.manifest import Manifest
 from clare_cache.recipe import read_recipe
@@ -62,11 +64,14 @@ def evaluate(
     store: str | Path | None = None,
     manifest: str | Path | None = None,
     splits: Sequence[str] | None = None,
+    views: Sequence[str] | None = None,
     clip: str | None = None,
     device: str = "auto",
 ) -> dict[Path, pd.DataFrame]:
     """Score every run on its validation images and test splits; the tidy table of each.
 
+    Test splits are scored in every one of `views`, by default in all that the store has for the
+    head; validation images in the clean view, where epoch and threshold were chosen.
     Writes `predictions.parquet`, `metrics.json`, `metrics.csv` and the model card `README.md`.
     Store, manifest and splits default to those the run was trained with. With another manifest
     there is no validation split, only what is asked for. Raises HeadError when the store's
@@ -77,35 +82,53 @@ def evaluate(
         config, recipe = read_config(run), read_recipe(run / RECIPE_FILE)
         opened = open_store(store or config["store"])
         head, config = load_head(run, clip=clip, device=device)
-        check_features(config, features_found(opened, head.needs))
         rows = Manifest.read(manifest or config["manifest"])
         wanted = list(splits or recipe.evaluate.splits)
-        if manifest is None:
-            _refuse_changed(run, config["manifest_fingerprint"], rows)
-            parts = [hold_out(rows, recipe)[1].rows, rows.where(split=wanted).rows]
-            chosen = Manifest.from_rows(pd.concat(parts, ignore_index=True))
-        else:
-            chosen = rows.where(split=wanted)
-        if not len(rows.where(split=wanted)):
+        tested = rows.where(split=wanted)
+        if not len(tested):
             raise ReportError(
                 f"run {run}: splits {', '.join(wanted)} were asked for, found "
                 f"{', '.join(sorted(set(rows.rows['split'])))} in the manifest. Give --split."
             )
-        data = load(opened, chosen, needs=head.needs)
-        log_odds = score([head], data, device=pick_device(device))[0]
-        predictions = predict_rows(chosen, data, log_odds)
+        parts = [(tested, view) for view in views or views_with(opened, head.needs) or [CLEAN]]
+        if manifest is None:
+            _refuse_changed(run, config["manifest_fingerprint"], rows)
+            parts.insert(0, (hold_out(rows, recipe)[1], CLEAN))
+        for view in dict.fromkeys(view for _, view in parts):
+            check_features(config, features_found(opened, head.needs, view))
+        predictions = pd.concat(
+            [_predict(head, opened, part, view, device=device) for part, view in parts],
+            ignore_index=True,
+        )
         write_whole(run / PREDICTIONS_FILE, partial(predictions.to_parquet, index=False))
         tables[run] = evaluate_run(run, n_resamples=recipe.evaluate.n_resamples)
     return tables
 
 
-def features_found(store: Store, needs: Sequence[str]) -> dict[str, dict[str, object]]:
-    """What the store declares of the arrays that a head needs and it has."""
-    return {
-        name: {"fingerprint": handle.fingerprint, "declared": dict(handle.declared)}
-        for name in needs
-        if f"{CLEAN}/{name}" in store and (handle := store[f"{CLEAN}/{name}"])
-    }
+def views_with(store: Store, needs: Sequence[str]) -> list[str]:
+    """The views in which the store has every array that a head needs, the clean one first."""
+    found = [v for v in store.views if all(f"{v}/{name}" in store for name in needs)]
+    return sorted(found, key=lambda view: view != CLEAN)
+
+
+def _predict(
+    head: Head, store: Store, manifest: Manifest, view: str, *, device: str
+) -> pd.DataFrame:
+    data = load(store, manifest, needs=head.needs, view=view)
+    return predict_rows(manifest, data, score([head], data, device=pick_device(device))[0])
+
+
+def features_found(
+    store: Store, needs: Sequence[str], view: str = CLEAN
+) -> dict[str, dict[str, object]]:
+    """What the store declares of the arrays that a head needs and it has, but for the view:
+    a head is trained on clean pictures and tested on perturbed ones."""
+    found = {}
+    for name in needs:
+        if (key := f"{view}/{name}") in store:
+            declared = {k: v for k, v in store[key].declared.items() if k != "view"}
+            found[name] = {"fingerprint": fingerprint(declared), "declared": declared}
+    return found
 
 
 def report(

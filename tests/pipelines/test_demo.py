@@ -206,3 +206,28 @@ def test_a_head_that_diverges_costs_no_other(demo, small_recipe, tmp_path):
     assert message.endswith("\nLower their learning rates.")
     assert (tmp_path / "linear/head.safetensors").is_file()
     assert not (tmp_path / "rine").exists()
+
+
+def test_views_are_scored_beside_the_clean_picture(demo, tmp_path):
+    import shutil
+
+    manifest = cc.Manifest.read(demo.manifest)
+    shutil.copytree(demo.store, tmp_path / "store")
+    shutil.copytree(demo.runs / "linear", tmp_path / "linear")
+    extract(
+        manifest.where(split="test"),
+        tmp_path / "store",
+        root=demo.images,
+        features=["clip_embedding"],
+        views=["jpeg-q30", "flip"],
+        clip="tiny",
+        device="cpu",
+    )
+    table = evaluate([tmp_path / "linear"], store=tmp_path / "store", device="cpu")
+    table = table[tmp_path / "linear"]
+    test = table[(table["split"] == "test") & (table["generator"] == "all")]
+    assert list(test["view"]) == ["clean", "flip", "jpeg-q30"]
+    assert set(table.loc[table["split"] == "val", "view"]) == {"clean"}
+    assert (test["n_scored"] == 54).all()
+    page = report([tmp_path / "linear"], tmp_path / "report.html").read_text()
+    assert "jpeg-q30" in page

@@ -13,7 +13,7 @@ settled = st.dictionaries(st.sampled_from("abcd"), st.sets(rows), max_size=4)
 
 @given(st.lists(rows), settled, st.integers(1, 20))
 def test_missing_work_is_covered_exactly_once(asked, settled, block_rows):
-    tasks = plan_blocks(asked, view="clean", block_rows=block_rows, settled=settled)
+    tasks = plan_blocks(asked, block_rows=block_rows, settled=settled)
     planned = Counter(
         (row, array) for task in tasks for array, rows in task.missing.items() for row in rows
     )
@@ -23,11 +23,10 @@ def test_missing_work_is_covered_exactly_once(asked, settled, block_rows):
 
 @given(st.lists(rows), settled, st.integers(1, 20))
 def test_a_task_stays_in_its_block_and_blocks_come_once_ascending(asked, settled, block_rows):
-    tasks = plan_blocks(asked, view="clean", block_rows=block_rows, settled=settled)
+    tasks = plan_blocks(asked, block_rows=block_rows, settled=settled)
     blocks = [task.block for task in tasks]
     assert blocks == sorted(set(blocks))
     for task in tasks:
-        assert task.view == "clean"
         assert task.rows == tuple(sorted(set().union(*task.missing.values())))
         assert {row // block_rows for row in task.rows} == {task.block}
         assert all(list(rows) == sorted(set(rows)) for rows in task.missing.values())
@@ -35,9 +34,9 @@ def test_a_task_stays_in_its_block_and_blocks_come_once_ascending(asked, settled
 
 @given(st.lists(rows), settled, st.integers(1, 20))
 def test_doing_what_was_planned_leaves_nothing_to_plan(asked, settled, block_rows):
-    tasks = plan_blocks(asked, view="clean", block_rows=block_rows, settled=settled)
+    tasks = plan_blocks(asked, block_rows=block_rows, settled=settled)
     done = {array: set(rows) for array, rows in settled.items()}
     for task in tasks:
         for array, rows in task.missing.items():
             done[array] |= set(rows)
-    assert plan_blocks(asked, view="clean", block_rows=block_rows, settled=done) == []
+    assert plan_blocks(asked, block_rows=block_rows, settled=done) == []

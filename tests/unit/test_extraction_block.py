@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clare_cache.errors import ImageError
-from clare_cache.extraction.block import Item, extract_block, load_pixels
+from clare_cache.extraction.block import Extracted, Item, extract_block, load_pixels
 from clare_cache.images import decode
 from clare_cache.types import Failure
 from tests.fake_backbone import CODE, GRID, MEAN, FakeBackbone, make_image, write_images
@@ -27,8 +27,16 @@ def items(tmp_path):
 
 
 def run(items, missing, backbones, root, pool, **options):
+    """The clean view alone, by array name."""
     options = {"batch_size": 4} | options
-    return extract_block(items, missing, backbones=backbones, root=root, pool=pool, **options)
+    missing = {f"clean/{array}": rows for array, rows in missing.items()}
+    found = extract_block(items, missing, backbones=backbones, root=root, pool=pool, **options)
+    return Extracted(
+        values={key.removeprefix("clean/"): v for key, v in found.values.items()},
+        failures={key.removeprefix("clean/"): v for key, v in found.failures.items()},
+        n_decoded=found.n_decoded,
+        seconds=found.seconds,
+    )
 
 
 def all_rows(items, *arrays):

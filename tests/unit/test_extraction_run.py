@@ -177,7 +177,7 @@ def test_another_view_is_another_extraction(store, root):
     images = write_images(root, 3)
     extract(store, images, root)
     backbone = FakeBackbone()
-    extract(store, images, root, backbones=[backbone], view="flip")
+    extract(store, images, root, backbones=[backbone], views=["flip"])
     assert len(backbone.images_seen) == 3
     assert open_store(store).views == ["clean", "flip"]
 
@@ -362,3 +362,34 @@ def test_a_block_that_another_run_has_done_is_not_done_again(store, root):
     report = extract(store, images, root, backbones=[backbone], executor=Late())
     assert report.n_decoded == 0
     assert report.n_failed == 0
+
+
+def test_one_decode_serves_every_view_and_each_view_its_own_picture(store, root, monkeypatch):
+    images = write_images(root, 5)
+    decoded = []
+    monkeypatch.setattr(
+        "clare_cache.extraction.block.decode", lambda data: decoded.append(data) or decode(data)
+    )
+    report = extract(store, images, root, views=["clean", "flip", "noise-s20"])
+    assert len(decoded) == report.n_decoded == 5
+    found = open_store(store)
+    assert found.views == ["clean", "flip", "noise-s20"]
+    clean, flip, noise = (found[f"{view}/grid"].by_image_id(list(images)) for view in found.views)
+    for image_id, paths in images.items():
+        seen = decode((root / paths[0]).read_bytes())[:, ::-1]
+        backbone = FakeBackbone()
+        row = backbone.row("grid", backbone.preprocess(np.ascontiguousarray(seen)), image_id)
+        assert np.array_equal(found["flip/grid"].by_image_id([image_id])[0], row)
+    assert not np.array_equal(clean, flip)
+    assert not np.array_equal(clean, noise)
+    assert found["flip/grid"].declared["view"] == {"name": "flip", "rule": 1}
+    assert "view" not in found["clean/grid"].declared
+
+
+def test_a_view_that_an_image_has_not_costs_no_other_view(store, root):
+    images = write_images(root, 3)
+    report = extract(store, images, root, views=["clean", "tencrop-0"], features=["mean"])
+    assert {(line.view, line.stage) for line in report.failures} == {("tencrop-0", "view")}
+    assert report.n_failed == 3
+    assert open_store(store)["clean/mean"].present.sum() == 3
+    assert open_store(store)["tencrop-0/mean"].present.sum() == 0
