@@ -28,7 +28,7 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, command, monkeypatch) 
 
     make_images(tmp_path / "faces", per_region=2)
     found = blocks()
-    assert [kind for kind, _ in found].count("bash") == 4
+    assert [kind for kind, _ in found].count("bash") == 5
     assert [kind for kind, _ in found].count("python") == 1
     for kind, text in found:
         if kind == "python":
