@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from clare_cache.heads import build_head
     from clare_cache.manifest import Manifest
     from clare_cache.store import open_store
+    from clare_cache.train.estimator import HeadClassifier
+    from clare_cache.workflow.checkpoints import import_head
     from clare_cache.workflow.features import extract
     from clare_cache.workflow.prediction import predict
     from clare_cache.workflow.training import load_head
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "HeadClassifier": "clare_cache.train.estimator",
     "Manifest": "clare_cache.manifest",
     "build_head": "clare_cache.heads",
     "extract": "clare_cache.workflow.features",
+    "import_head": "clare_cache.workflow.checkpoints",
     "load": "clare_cache.data",
     "load_head": "clare_cache.workflow.training",
     "open_store": "clare_cache.store",
@@ -29,10 +33,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "HeadClassifier",
     "Manifest",
     "__version__",
     "build_head",
     "extract",
+    "import_head",
     "load",
     "load_head",
     "open_store",

@@ -16,15 +16,26 @@ if TYPE_CHECKING:
     from clare_cache.backbones.protocol import Backbone
     from clare_cache.backbones.text import ClipTextTower
 
-__all__ = ["FEATURES", "ClipConfig", "ErrorMapConfig", "load_backbones", "load_text_tower"]
+__all__ = [
+    "DEFAULT_FEATURES",
+    "FEATURES",
+    "ClipConfig",
+    "ErrorMapConfig",
+    "load_backbones",
+    "load_text_tower",
+]
 
 FEATURES = {
     "error_map": "error_map",
     "clip_patch_tokens": "clip",
     "clip_block_cls": "clip",
     "clip_embedding": "clip",
+    "clip_layer3_map": "clip",
 }
 """Array name → the backbone that makes it."""
+
+DEFAULT_FEATURES = ("error_map", "clip_patch_tokens", "clip_block_cls", "clip_embedding")
+"""What is made unless asked otherwise: all that Stable Diffusion and a vision transformer give."""
 
 
 def load_backbones(
@@ -39,7 +50,8 @@ def load_backbones(
     """The backbones that `features` need, and no other network.
 
     `sd` and `clip` name the weights (see `load_stable_diffusion` and `load_clip`). Raises
-    BackboneError when a feature is unknown or its weights are not named, all faults at once.
+    BackboneError when a feature is unknown or its weights are not named, all faults at once, and
+    when the named CLIP has another architecture than a feature needs.
     """
     raise_faults(BackboneError, "features", _faults(sd=sd, clip=clip, features=features))
     needed = {FEATURES[feature] for feature in features}
@@ -54,7 +66,10 @@ def load_backbones(
     if clip is not None and "clip" in needed:
         from clare_cache.backbones.clip_models import load_clip
 
-        backbones.append(load_clip(clip).image_backbone(clip_config or ClipConfig(), device=device))
+        tower = load_clip(clip).image_backbone(clip_config or ClipConfig(), device=device)
+        made = [spec.name for spec in tower.arrays]
+        _refuse_others([f for f in features if FEATURES[f] == "clip"], made, clip=clip)
+        backbones.append(tower)
     return backbones
 
 
@@ -63,6 +78,16 @@ def load_text_tower(clip: str, device: str = "cpu") -> ClipTextTower:
     from clare_cache.backbones.clip_models import load_clip
 
     return load_clip(clip).text_tower(device=device)
+
+
+def _refuse_others(asked: Sequence[str], made: Sequence[str], *, clip: str) -> None:
+    raise_faults(
+        BackboneError,
+        f"CLIP {clip}",
+        [f"{name}: expected one of {', '.join(made)}" for name in asked if name not in made],
+        advice="clip_layer3_map is a ResNet's (RN50-quickgelu:openai), clip_patch_tokens and "
+        "clip_block_cls are a vision transformer's (ViT-L-14-quickgelu:openai).",
+    )
 
 
 def _faults(*, sd: str | None, clip: str | None, features: Sequence[str]) -> list[str]:

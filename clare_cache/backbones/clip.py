@@ -1,4 +1,4 @@
-"""CLIP's image tower: patch tokens, class tokens and the embedding of a picture, in one pass.
+"""CLIP's image tower: tokens or feature map and the embedding of a picture, in one pass.
 
 Reads the tower through forward hooks that live as long as one call; the network itself is never
 altered. Knows nothing of weights files, and nothing of what heads do with the tensors.
@@ -19,20 +19,16 @@ from clare_cache.errors import BackboneError
 from clare_cache.images import GEOMETRIES, decoder_declared
 from clare_cache.types import ArraySpec, ImageId, Pixels
 
-_QUANTITIES = {
-    "clip_patch_tokens": "last block's patch tokens, before the final layer norm, row-major",
-    "clip_block_cls": "class token of every block, first block first",
-    "clip_embedding": "projected class token, not normalised",
-}
-
 
 class ClipBackbone:
-    """Pictures → `clip_patch_tokens` (patch, channel), `clip_block_cls` (block, channel) and
-    `clip_embedding` (joint_channel), in the stored dtype.
+    """Pictures → `clip_embedding` (joint_channel) and, of a vision transformer,
+    `clip_patch_tokens` (patch, channel) and `clip_block_cls` (block, channel); of a ResNet,
+    `clip_layer3_map` (map_channel, map_row, map_column). In the stored dtype.
 
-    `visual` is an open_clip vision transformer in float32, frozen; `mean` and `std` normalise
-    pixels of 0..1; `identity` is everything else that decides its values, JSON-able. Source of the
-    definitions: CLaRE (patch tokens), RINE (block class tokens), UniversalFakeDetect (embedding).
+    `visual` is an open_clip image tower in float32, frozen; `mean` and `std` normalise pixels of
+    0..1; `identity` is everything else that decides its values, JSON-able. Source of the
+    definitions: CLaRE (patch tokens), RINE (block class tokens), UniversalFakeDetect (embedding),
+    LaRE² (ResNet).
     """
 
     name = "clip"
@@ -54,27 +50,20 @@ class ClipBackbone:
         self._visual = visual.to(self.device)
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
-        self._size_px = int(visual.image_size[0])
+        size = visual.image_size
+        self._size_px = int(size if isinstance(size, int) else size[0])
         self._identity = {**identity, "mean": list(mean), "std": list(std)}
-        n_patches = visual.grid_size[0] * visual.grid_size[1]
-        width = visual.transformer.width
-        shapes = {
-            "clip_patch_tokens": ((n_patches, width), ("patch", "channel")),
-            "clip_block_cls": ((visual.transformer.layers, width), ("block", "channel")),
-            "clip_embedding": ((visual.output_dim,), ("joint_channel",)),
-        }
-        self.arrays: tuple[ArraySpec, ...] = tuple(
-            ArraySpec(name, shape, axes, config.stored_dtype, _QUANTITIES[name])
-            for name, (shape, axes) in shapes.items()
-        )
+        describe = _describe_transformer if hasattr(visual, "transformer") else _describe_resnet
+        self.arrays: tuple[ArraySpec, ...] = describe(visual, config.stored_dtype)
 
     def declared(self, array: str) -> Mapping[str, Any]:
         """Everything that decides the values of `array`, and nothing that does not."""
-        if array not in _QUANTITIES:
-            made = ", ".join(_QUANTITIES)
+        quantities = {spec.name: spec.meaning for spec in self.arrays}
+        if array not in quantities:
+            made = ", ".join(quantities)
             raise BackboneError(f"array {array}: expected one of {made}, found another name.")
         return {
-            "quantity": _QUANTITIES[array],
+            "quantity": quantities[array],
             "tap": self.config.tap if array == "clip_block_cls" else None,
             "decode": decoder_declared(),
             "geometry": self.config.geometry,
@@ -102,7 +91,8 @@ class ClipBackbone:
     @torch.inference_mode()
     def features_from(self, pixels: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:
         """(B, 3, size, size) normalised pixels → the wanted arrays, in the stored dtype."""
-        if not any(spec.name in wanted for spec in self.arrays):
+        asked = {spec.name for spec in self.arrays}.intersection(wanted)
+        if not asked:
             return {}
         features: dict[str, Tensor] = {}
         class_tokens: list[Tensor] = []
@@ -113,19 +103,24 @@ class ClipBackbone:
         def keep_patch_tokens(module: nn.Module, inputs: Any, output: Tensor) -> None:
             features["clip_patch_tokens"] = self._stored(output[:, 1:])
 
-        blocks = self._visual.transformer.resblocks
+        def keep_map(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            features["clip_layer3_map"] = self._stored(output)
+
         with ExitStack() as hooks:
-            if "clip_block_cls" in wanted:
-                for block in blocks:
+            if "clip_block_cls" in asked:
+                for block in self._visual.transformer.resblocks:
                     tapped = block.ln_2 if self.config.tap == "mlp_input" else block
                     hooks.callback(tapped.register_forward_hook(keep_class_token).remove)
-            if "clip_patch_tokens" in wanted:
-                hooks.callback(blocks[-1].register_forward_hook(keep_patch_tokens).remove)
+            if "clip_patch_tokens" in asked:
+                last = self._visual.transformer.resblocks[-1]
+                hooks.callback(last.register_forward_hook(keep_patch_tokens).remove)
+            if "clip_layer3_map" in asked:
+                hooks.callback(self._visual.layer3.register_forward_hook(keep_map).remove)
             with exact_float32(self.device, self.config.dtype):
                 embedding = self._visual(pixels.to(self.device, torch_dtype(self.config.dtype)))
         if class_tokens:
             features["clip_block_cls"] = torch.stack(class_tokens, dim=1)
-        if "clip_embedding" in wanted:
+        if "clip_embedding" in asked:
             features["clip_embedding"] = self._stored(embedding)
         return features
 
@@ -136,3 +131,51 @@ class ClipBackbone:
     def _stored(self, values: Tensor) -> Tensor:
         # A copy, not a view: a view would keep all tokens of every block alive.
         return values.to(torch_dtype(self.config.stored_dtype), copy=True)
+
+
+def _describe_transformer(visual: Any, dtype: str) -> tuple[ArraySpec, ...]:
+    n_patches = visual.grid_size[0] * visual.grid_size[1]
+    width = visual.transformer.width
+    return (
+        ArraySpec(
+            "clip_patch_tokens",
+            (n_patches, width),
+            ("patch", "channel"),
+            dtype,
+            "last block's patch tokens, before the final layer norm, row-major",
+        ),
+        ArraySpec(
+            "clip_block_cls",
+            (visual.transformer.layers, width),
+            ("block", "channel"),
+            dtype,
+            "class token of every block, first block first",
+        ),
+        ArraySpec(
+            "clip_embedding",
+            (visual.output_dim,),
+            ("joint_channel",),
+            dtype,
+            "projected class token, not normalised",
+        ),
+    )
+
+
+def _describe_resnet(visual: Any, dtype: str) -> tuple[ArraySpec, ...]:
+    side = visual.image_size // 16
+    return (
+        ArraySpec(
+            "clip_layer3_map",
+            (visual.layer3[-1].conv3.out_channels, side, side),
+            ("map_channel", "map_row", "map_column"),
+            dtype,
+            "output of the third residual stage",
+        ),
+        ArraySpec(
+            "clip_embedding",
+            (visual.output_dim,),
+            ("joint_channel",),
+            dtype,
+            "attention pool's output, not normalised",
+        ),
+    )

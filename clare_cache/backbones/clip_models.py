@@ -98,8 +98,8 @@ def load_clip(spec: str) -> LoadedClip:
     """The CLIP that `spec` names: `MODEL:TAG` (open_clip's names, from the hub), `MODEL:FILE`
     (safetensors or a state dict), `random:MODEL` (seeded weights), or `tiny`.
 
-    Raises BackboneError when the model is unknown, not a plain vision transformer, or not what
-    the weights were trained as.
+    Raises BackboneError when the model is unknown, not a plain vision transformer or CLIP's own
+    ResNet, or not what the weights were trained as.
     """
     if spec == "tiny":
         config = json.loads((files("clare_cache.backbones") / "tiny" / "clip.json").read_text())
@@ -144,7 +144,9 @@ def build_clip(config: Mapping[str, Any]) -> Any:
         model = CLIP(**copy.deepcopy(dict(config)), cast_dtype=torch.float16)
     model.eval().requires_grad_(False)
     activation = "QuickGELU" if config.get("quick_gelu", False) else "GELU"
-    for block in (*model.visual.transformer.resblocks, *model.transformer.resblocks):
+    # A ResNet has ReLU whatever the flag says, which is then the text tower's alone.
+    image_blocks = getattr(getattr(model.visual, "transformer", None), "resblocks", ())
+    for block in (*image_blocks, *model.transformer.resblocks):
         found = type(block.mlp.gelu).__name__
         if found != activation:
             raise BackboneError(
@@ -205,16 +207,14 @@ def _model_config(name: str, spec: str) -> dict[str, Any]:
         BackboneError,
         f"CLIP {spec}",
         list(_tower_faults(config)),
-        advice="Supported are CLIP's vision transformers: ViT-B-32, ViT-B-16, ViT-L-14, ViT-H-14 "
-        "and the like.",
+        advice="Supported are CLIP's vision transformers, ViT-B-32, ViT-B-16, ViT-L-14, ViT-H-14 "
+        "and the like, and its ResNets, such as RN50.",
     )
     return config
 
 
 def _tower_faults(config: Mapping[str, Any]) -> Iterator[str]:
     vision = config["vision_cfg"]
-    if isinstance(vision.get("layers"), list):
-        yield "the image tower is a ResNet, which has no class and patch tokens"
     others = sorted(set(vision) - _VISION_FIELDS)
     if others:
         yield f"the image tower is not CLIP's own: {', '.join(others)}"

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from clare_cache import __version__
-from clare_cache.cli import demo, manifest, recipe, stage_one, stage_two, store
+from clare_cache.cli import demo, head, manifest, recipe, stage_one, stage_two, store
 from clare_cache.cli.output import say
 from clare_cache.errors import ClareCacheError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(manifest.app, name="manifest", help="Lists of images: build, check, split.")
 app.add_typer(store.app, name="store", help="Look after stores: info, verify.")
+app.add_typer(head.app, name="head", help="Authors' checkpoints: import, export, card.")
 app.add_typer(recipe.app, name="recipe", help="Experiments as data: list, show, check.")
 app.command()(demo.demo)
 app.command()(stage_one.extract)

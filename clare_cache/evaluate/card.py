@@ -19,8 +19,7 @@ def write_card(
     options = ", ".join(f"{k}={v}" for k, v in config.get("options", {}).items()) or "none"
     size = config.get("n_parameters")
     features = [
-        f"* `{name}`: fingerprint `{item.get('fingerprint', 'unknown')}`"
-        for name, item in config.get("features", {}).items()
+        f"* `{name}`: {_known_of(item)}" for name, item in config.get("features", {}).items()
     ]
     facts = ", ".join(f"{key} {trained[key]}" for key in FACTS if key in trained)
     known = ", ".join(trained.get("generators", ())) or "not recorded"
@@ -43,7 +42,7 @@ def write_card(
         "",
         *(features or ["not recorded"]),
         "",
-        "It refuses features with other fingerprints.",
+        "It refuses features that were made otherwise.",
         "",
         "## Scores",
         "",
@@ -72,6 +71,13 @@ def write_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _known_of(feature: Mapping[str, Any]) -> str:
+    if "fingerprint" in feature:
+        return f"fingerprint `{feature['fingerprint']}`"
+    declared = [f"{key} {value}" for key, value in feature.get("declared", {}).items()]
+    return ", ".join(declared) or "nothing is known of it"
 
 
 def _card_table(table: pd.DataFrame) -> Iterator[str]:

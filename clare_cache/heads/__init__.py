@@ -5,12 +5,13 @@ it was not trained on.
 """
 
 from clare_cache.heads.build import HEADS, build_head, head_needs, needs_text
-from clare_cache.heads.features import VIT_L14_SHAPES
+from clare_cache.heads.features import RN50_SHAPES, VIT_L14_SHAPES
 from clare_cache.heads.files import check_features, load_head, save_head
 from clare_cache.heads.protocol import Head, HeadOutput, TextTower
 
 __all__ = [
     "HEADS",
+    "RN50_SHAPES",
     "VIT_L14_SHAPES",
     "Head",
     "HeadOutput",

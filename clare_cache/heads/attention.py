@@ -1,12 +1,11 @@
-"""How an error map looks at CLIP's patch tokens: one query, folded through the projections.
+"""How an error map looks at CLIP's patch tokens: queries over T = [mean(F); F] + codes.
 
-Knows nothing of prompts or classes. A query q answers over tokens T = [mean(F); F] + codes. Since
-q · (W x) = (Wᵀ q) · x and Σ a (W x) = W (Σ a x), neither keys nor values are ever projected per
-token, and the mean token is never formed; all of it exact.
+Knows nothing of prompts or classes. For a single query q, since q · (W x) = (Wᵀ q) · x and
+Σ a (W x) = W (Σ a x), neither keys nor values are ever projected per token, and the mean token is
+never formed; all of it exact. With as many queries as tokens folding costs more than it saves.
 """
 
 from itertools import pairwise
-from math import isqrt
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,8 @@ from torch.nn import functional as F
 N_HEADS = 8
 
 
-class FoldedAttention(nn.Module):
-    """Multi-head attention of a single query over [mean token; tokens] + position codes.
-
-    Each of the 8 heads is width/16 wide, at least 1: 64 for ViT-L/14.
-    """
+class _Projections(nn.Module):
+    """The four maps of attention with 8 heads, each width/16 wide, at least 1: 64 for ViT-L/14."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -35,6 +31,10 @@ class FoldedAttention(nn.Module):
         # It adds the same to every score of a head, so the softmax does not see it. The published
         # weights have it; nothing can train it.
         self.fc_k.bias.requires_grad_(False)
+
+
+class FoldedAttention(_Projections):
+    """Multi-head attention of a single query over [mean token; tokens] + position codes."""
 
     def forward(
         self, query: Tensor, tokens: Tensor, codes: Tensor, bias: Tensor | None = None
@@ -58,12 +58,30 @@ class FoldedAttention(nn.Module):
         return self.dropout(self.fc_o(answer.flatten(1)))
 
 
+class TokenAttention(_Projections):
+    """Multi-head attention of many queries over [mean token; tokens] + position codes."""
+
+    def forward(self, projected: Tensor, tokens: Tensor, codes: Tensor) -> Tensor:
+        """Queries after `fc_q` (B, Q, 8·V), tokens (B, P, W), codes (P+1, W) → (B, Q, W)."""
+        tokens = with_mean(tokens) + codes
+        key = tokens @ self.fc_k.weight.T
+        q, k, v = (
+            part.unflatten(2, (N_HEADS, -1)).transpose(1, 2)
+            for part in (projected, key, self.fc_v(tokens))
+        )
+        dropped = self.dropout.p if self.training else 0.0
+        answer = F.scaled_dot_product_attention(q, k, v, dropout_p=dropped)
+        return self.dropout(self.fc_o(answer.transpose(1, 2).flatten(2)))
+
+
 class CrossAttention(nn.Module):
     """The pooled error map asks, patch tokens answer; the residual is the query (B, W).
 
     Five affine maps without a non-linearity between them widen the map, so its mean is taken
     first: the answer depends on the map through its channel means alone.
     """
+
+    attention_kind: type[_Projections] = FoldedAttention
 
     def __init__(self, n_patches: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -72,13 +90,37 @@ class CrossAttention(nn.Module):
         self.map_proj = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
         self.pos_embed_q = nn.Parameter(torch.randn(n_patches + 1, width) / width**0.5)
         self.pos_embed_kv = nn.Parameter(torch.randn(n_patches + 1, width) / width**0.5)
-        self.attention = FoldedAttention(width, dropout)
+        self.attention = self.attention_kind(width, dropout)
         self.layer_norm = nn.LayerNorm(width)
 
     def forward(self, error: Tensor, tokens: Tensor) -> Tensor:
         """error (B, P, 8) on the patch grid, tokens (B, P, W) → (B, W)."""
         query = self.map_proj(error.mean(dim=1)) + self.pos_embed_q[0]
         return self.layer_norm(query + self.attention(query, tokens, self.pos_embed_kv))
+
+
+class CrossAttentionTokens(CrossAttention):
+    """Every error-map token asks, patch tokens answer; mean over the answers (B, W).
+
+    The same parameters as `CrossAttention`, whose other queries are asked too: what the figure of
+    the paper draws. The queries are the pooled map and its P positions; each answer has its query
+    as residual and is normalised before the mean.
+    """
+
+    attention_kind = TokenAttention
+
+    def forward(self, error: Tensor, tokens: Tensor) -> Tensor:
+        """error (B, P, 8) on the patch grid, tokens (B, P, W) → (B, W)."""
+        error = with_mean(error)
+        # Five affine maps are one, and the query projection composes with it: both are applied to
+        # the 8 unit vectors rather than to every token.
+        bias = self.map_proj(torch.zeros(N_HEADS).to(error))
+        weight = self.map_proj(torch.eye(N_HEADS).to(error)) - bias
+        codes = bias + self.pos_embed_q
+        projected = error @ (weight @ self.attention.fc_q.weight.T) + self.attention.fc_q(codes)
+        answer = self.attention(projected, tokens, self.pos_embed_kv)
+        answers: Tensor = self.layer_norm(error @ weight + codes + answer)
+        return answers.mean(dim=1)
 
 
 class MapBiasAttention(nn.Module):
@@ -94,7 +136,7 @@ class MapBiasAttention(nn.Module):
 
     def forward(self, error: Tensor, tokens: Tensor) -> Tensor:
         """error (B, P, 8) on the patch grid, tokens (B, P, W) → (B, W)."""
-        bias = torch.cat([error.mean(dim=1, keepdim=True), error], dim=1).transpose(1, 2)
+        bias = with_mean(error).transpose(1, 2)
         query = tokens.mean(dim=1) + self.positional_embedding[0]
         answer = self.attention(query, tokens, self.positional_embedding, bias)
         return self.layer_norm(query + answer)
@@ -119,6 +161,32 @@ class ChannelAlign(nn.Module):
         return tokens.mean(dim=1) * gate
 
 
-def align_to_patches(error_map: Tensor, n_patches: int) -> Tensor:
-    """(B, C, H, W) averaged onto the square grid of patches, row-major: (B, P, C)."""
-    return F.adaptive_avg_pool2d(error_map, isqrt(n_patches)).flatten(2).transpose(1, 2)
+class ChannelPath(nn.Module):
+    """The error map's channel means through two layers, whatever the patch tokens: (B, W).
+
+    What the poster of CLaRE describes: a path of its own beside the image, not a gate on it.
+    """
+
+    def __init__(self, n_map_channels: int, width: int) -> None:
+        super().__init__()
+        hidden = max(width // 8, 1)
+        self.fc = nn.Sequential(
+            nn.Linear(n_map_channels, hidden, bias=False),
+            nn.ReLU(),
+            nn.Linear(hidden, width, bias=False),
+        )
+
+    def forward(self, error_map: Tensor, tokens: Tensor) -> Tensor:
+        """error_map (B, C, H, W), tokens (B, P, W), which are not looked at → (B, W)."""
+        found: Tensor = self.fc(error_map.mean(dim=(2, 3)))
+        return found
+
+
+def align_to_grid(error_map: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) averaged onto a grid of patches, row-major: (B, rows · columns, C)."""
+    return F.adaptive_avg_pool2d(error_map, grid).flatten(2).transpose(1, 2)
+
+
+def with_mean(tokens: Tensor) -> Tensor:
+    """(B, P, C) → (B, P+1, C), the mean first."""
+    return torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)

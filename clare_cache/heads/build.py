@@ -6,14 +6,24 @@ from typing import Any
 import torch
 
 from clare_cache.errors import HeadError, raise_faults
+from clare_cache.heads.adapter import Adapter
 from clare_cache.heads.clare import Clare
+from clare_cache.heads.error_map_resnet import ErrorMapResNet
 from clare_cache.heads.features import VIT_L14_SHAPES
-from clare_cache.heads.linear import Linear
+from clare_cache.heads.knn import Knn
+from clare_cache.heads.lare2 import Lare2
+from clare_cache.heads.linear import Linear, LinearProbe
 from clare_cache.heads.options import resolve_options
+from clare_cache.heads.prompt_tuning import PromptTuning
 from clare_cache.heads.protocol import Head, TextTower
 from clare_cache.heads.rine import Rine
 
-HEADS: dict[str, type[Head]] = {head.family: head for head in (Clare, Linear, Rine)}
+HEADS: dict[str, type[Head]] = {
+    head.family: head
+    for head in (
+        Adapter, Clare, ErrorMapResNet, Knn, Lare2, Linear, LinearProbe, PromptTuning, Rine,
+    )
+}  # fmt: skip
 
 
 def build_head(
@@ -32,7 +42,7 @@ def build_head(
     kind = _kind(family)
     shapes = VIT_L14_SHAPES if shapes is None else shapes
     resolved, faults = resolve_options(kind.option_rules, options)
-    faults += kind.faults_of(shapes)
+    faults += kind.faults_of(shapes, resolved)
     if kind.needs_text and text is None:
         faults.append("text: expected a text tower for its prompts, found none")
     raise_faults(HeadError, f"head {family}", faults)
@@ -49,8 +59,9 @@ def build_head(
 def head_needs(family: str, **options: Any) -> tuple[str, ...]:
     """The arrays that such a head reads, without building it. Raises HeadError as `build_head`."""
     kind = _kind(family)
-    raise_faults(HeadError, f"head {family}", resolve_options(kind.option_rules, options)[1])
-    return kind.needs
+    resolved, faults = resolve_options(kind.option_rules, options)
+    raise_faults(HeadError, f"head {family}", faults)
+    return tuple(kind.axes_of(resolved))
 
 
 def needs_text(family: str) -> bool:

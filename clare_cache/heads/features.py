@@ -18,6 +18,13 @@ VIT_L14_SHAPES: dict[str, tuple[int, ...]] = {
 }
 """Rows of CLIP ViT-L/14 at 224 px and of Stable Diffusion error maps at 256 px."""
 
+RN50_SHAPES: dict[str, tuple[int, ...]] = {
+    "error_map": (4, 32, 32),
+    "clip_layer3_map": (1024, 14, 14),
+    "clip_embedding": (1024,),
+}
+"""Rows of CLIP ResNet-50 at 224 px, LaRE²'s backbone, and of the same error maps."""
+
 
 def read_features(
     asked: str, features: Mapping[str, Tensor], shapes: Shapes, *, dtype: torch.dtype

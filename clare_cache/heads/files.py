@@ -103,6 +103,7 @@ def check_features(config: Mapping[str, Any], found: Mapping[str, Mapping[str, A
     """Does nothing when every needed array was made as in training; else raises HeadError.
 
     Both `config["features"]` and `found` map array names to `{"fingerprint": …, "declared": …}`.
+    Without a fingerprint in the configuration the inputs that it declares are compared, no others.
     The message has one phrase for each declared input that differs.
     """
     trained = config.get("features", {})
@@ -111,7 +112,13 @@ def check_features(config: Mapping[str, Any], found: Mapping[str, Mapping[str, A
         if name not in trained:
             faults.append(f"{name}: expected a fingerprint from training, found none in {CONFIG}")
         elif name not in found:
-            faults.append(f"{name}: expected {trained[name]['fingerprint']}, found no such array")
+            known = trained[name].get("fingerprint", "one of these features")
+            faults.append(f"{name}: expected {known}, found no such array")
+        elif "fingerprint" not in trained[name]:
+            # An imported head: its authors tell some of the declared inputs, and these count.
+            told = trained[name]["declared"]
+            declared = {key: found[name]["declared"].get(key) for key in told}
+            faults += [f"{name}: {phrase}" for phrase in differences(told, declared)]
         elif found[name]["fingerprint"] != trained[name]["fingerprint"]:
             phrases = differences(trained[name]["declared"], found[name]["declared"])
             phrases = phrases or differences(

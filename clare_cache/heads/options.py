@@ -36,6 +36,11 @@ def probability(default: float) -> Option:
                   "a number from 0 to below 1")  # fmt: skip
 
 
+def flag(default: bool) -> Option:
+    """True or False."""
+    return Option(default, lambda value: isinstance(value, bool), "true or false")
+
+
 def words() -> Option:
     """Some text, or None, the default."""
     return Option(

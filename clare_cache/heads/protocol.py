@@ -4,7 +4,7 @@ Heads take tensors and give logits. They open no file, know no store, and never 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -80,24 +80,26 @@ class TextTower(Protocol):
 class Head(nn.Module, ABC):
     """A light detector over cached arrays.
 
-    `needs` names exactly the arrays that `forward` reads; `axes` names the axes of one row of
-    each. `options` are the JSON-able constructor options that rebuild the head, together with the
-    arrays' row `shapes` and, for prompt heads (`needs_text`), a text tower. A frozen text tower
-    is never part of `state_dict()` or `parameters()`, but moves along in `.to()`.
+    `needs` names exactly the arrays that `forward` reads; `axes_of` names the axes of one row of
+    each, which may depend on options. `options` are the JSON-able constructor options that
+    rebuild the head, together with the arrays' row `shapes` and, for prompt heads (`needs_text`),
+    a text tower. A frozen text tower is never part of `state_dict()` or `parameters()`, but moves
+    along in `.to()`.
     """
 
     family: ClassVar[str]
     axes: ClassVar[Mapping[str, tuple[str, ...]]]
-    needs: ClassVar[tuple[str, ...]]
     needs_text: ClassVar[bool] = False
     option_rules: ClassVar[Mapping[str, Option]] = {}
 
+    needs: tuple[str, ...]
     options: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
     seed: int = 0
 
     def __init__(self, shapes: Shapes, options: Mapping[str, Any]) -> None:
         super().__init__()
+        self.needs = tuple(self.axes_of(options))
         self.shapes = {name: tuple(shapes[name]) for name in self.needs}
         self.options = dict(options)
 
@@ -116,9 +118,14 @@ class Head(nn.Module, ABC):
         return None
 
     @classmethod
-    def faults_of(cls, shapes: Shapes) -> list[str]:
+    def axes_of(cls, options: Mapping[str, Any]) -> Mapping[str, tuple[str, ...]]:
+        """Array name → axes of one row, for a head with these options."""
+        return cls.axes
+
+    @classmethod
+    def faults_of(cls, shapes: Shapes, options: Mapping[str, Any]) -> list[str]:
         """What speaks against building this head for rows of these shapes."""
-        return shape_faults(cls.axes, shapes)
+        return shape_faults(cls.axes_of(options), shapes)
 
     def read(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The needed arrays, checked, in the order of `needs` and the head's precision."""
@@ -128,3 +135,12 @@ class Head(nn.Module, ABC):
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Every parameter that the optimiser must receive."""
         return [p for p in self.parameters() if p.requires_grad]
+
+
+class BankHead(Head):
+    """A head that is fitted by keeping training features, without gradients or an optimiser."""
+
+    @abstractmethod
+    def remember(self, batches: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> None:
+        """Fits the head to these features and labels, forgetting what it was fitted to before.
+        The result depends on their order, not on how they are cut into batches."""

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from clare_cache.heads.features import Shapes
 from clare_cache.heads.losses import supervised_contrastive
-from clare_cache.heads.options import count, probability, weight
+from clare_cache.heads.options import choice, count, probability, weight
 from clare_cache.heads.protocol import Head, HeadOutput
 
 
@@ -17,16 +17,18 @@ class Rine(Head):
     three-layer classifier. `embedding` (B, width) is the second projection, non-negative.
 
     `depth` and `width` are the paper's q and d', `contrastive_weight` its ξ. Parameter names are
-    those of the authors' checkpoints.
+    those of the authors' checkpoints. `aggregation` says how blocks become one vector: the
+    trained `importance` of the paper, or what its ablations put in its place: the plain `mean`,
+    the `last` block alone, a feature `pyramid` (decision 7). Only `importance` has `alpha`.
     """
 
     family = "rine"
     axes = {"clip_block_cls": ("block", "channel")}  # noqa: RUF012
-    needs = tuple(axes)
     option_rules = {  # noqa: RUF012
         "depth": count(2),
         "width": count(1024),
         "contrastive_weight": weight(0.2),
+        "aggregation": choice("importance", "mean", "last", "pyramid"),
         "dropout": probability(0.5),
     }
 
@@ -37,17 +39,24 @@ class Rine(Head):
         depth: int,
         width: int,
         contrastive_weight: float,
+        aggregation: str,
         dropout: float,
     ) -> None:
         super().__init__(shapes, {
             "depth": depth,
             "width": width,
             "contrastive_weight": contrastive_weight,
+            "aggregation": aggregation,
             "dropout": dropout,
         })  # fmt: skip
         n_blocks, clip_width = self.shapes["clip_block_cls"]
-        self.alpha = nn.Parameter(torch.randn(1, n_blocks, width))
-        self.proj1 = _projection(clip_width, width, depth=depth, dropout=dropout)
+        if aggregation == "importance":
+            self.alpha = nn.Parameter(torch.randn(1, n_blocks, width))
+        self.proj1: nn.Module
+        if aggregation == "pyramid":
+            self.proj1 = _Pyramid(n_blocks, clip_width, width, dropout)
+        else:
+            self.proj1 = _projection(clip_width, width, depth=depth, dropout=dropout)
         self.proj2 = _projection(width, width, depth=depth, dropout=dropout)
         self.head = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout),
@@ -57,9 +66,22 @@ class Rine(Head):
 
     def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
         (tokens,) = self.read(features)
-        importance = self.alpha.softmax(dim=1)
-        embedding = self.proj2((importance * self.proj1(tokens)).sum(dim=1))
+        embedding = self._aggregate(tokens)
         return HeadOutput.from_score(self.head(embedding).squeeze(1), embedding)
+
+    def _aggregate(self, tokens: Tensor) -> Tensor:
+        """(B, blocks, channels) → (B, width)."""
+        embedding: Tensor
+        match self.options["aggregation"]:
+            case "importance":
+                embedding = self.proj2((self.alpha.softmax(dim=1) * self.proj1(tokens)).sum(dim=1))
+            case "mean":
+                embedding = self.proj2(self.proj1(tokens).mean(dim=1))
+            case "last":
+                embedding = self.proj2(self.proj1(tokens[:, -1]))
+            case _:
+                embedding = self.proj2(self.proj1(tokens)).mean(dim=1)
+        return embedding
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Binary cross-entropy *summed* over the batch plus ξ times the contrastive *mean*, as the
@@ -70,6 +92,25 @@ class Rine(Head):
         if xi == 0 or output.embedding is None:
             return loss
         return loss + xi * supervised_contrastive(output.embedding, labels)
+
+
+class _Pyramid(nn.Module):
+    """Each block's own linear map, summed from the last block down to it: (B, blocks, width).
+
+    Lin et al. 2017, section 3, where every level has one position, so that nothing is upsampled.
+    """
+
+    def __init__(self, n_blocks: int, n_in: int, n_out: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.weight = nn.Parameter(torch.empty(n_blocks, n_out, n_in))
+        self.bias = nn.Parameter(torch.empty(n_blocks, n_out))
+        for parameter in (self.weight, self.bias):
+            nn.init.uniform_(parameter, -(n_in**-0.5), n_in**-0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        lateral = torch.einsum("bnc,nwc->bnw", self.dropout(tokens), self.weight) + self.bias
+        return lateral.flip(1).cumsum(dim=1).flip(1)
 
 
 def _projection(n_in: int, n_out: int, *, depth: int, dropout: float) -> nn.Sequential:

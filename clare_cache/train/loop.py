@@ -1,7 +1,8 @@
 """The one loop. A batch is read once and shown to every head; no head sees another's randomness.
 
 Each member has its own optimiser and draws its dropout from a seed of its own, so training
-several heads together gives each the numbers that it would get alone.
+several heads together gives each the numbers that it would get alone. A `BankHead` is shown the
+data once, in its own order, before the others, and counts as one epoch.
 """
 
 import copy
@@ -15,14 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clare_cache.data import FeatureData
 from clare_cache.errors import TrainError
-from clare_cache.heads.protocol import Head
+from clare_cache.heads.protocol import BankHead, Head
 from clare_cache.metrics import average_precision, choose_threshold, roc_auc
 from clare_cache.seeds import generator_for, seed_for
 from clare_cache.train.config import OptimiserConfig, Selection
 from clare_cache.train.optimiser import build_optimiser, learning_rate
-from clare_cache.train.score import probability, score
+from clare_cache.train.score import Rows, batches_in_order, probability, score
 from clare_cache.types import OnProgress, Progress, ignore_progress
 
 
@@ -58,7 +58,8 @@ class Trained:
 @dataclass
 class _State:
     member: Member
-    optimiser: torch.optim.Optimizer
+    optimiser: torch.optim.Optimizer | None
+    """None for a BankHead."""
     history: list[dict[str, Any]] = field(default_factory=list)
     best_value: tuple[float, float] = (-math.inf, -math.inf)
     best_epoch: int = 0
@@ -70,11 +71,16 @@ class _State:
     seconds: float = 0.0
     retired: str = ""
 
+    @property
+    def is_live(self) -> bool:
+        """Whether another epoch can change it."""
+        return not self.retired and not (self.optimiser is None and self.history)
+
 
 def train_members(
     members: Sequence[Member],
-    train: FeatureData,
-    validation: FeatureData,
+    train: Rows,
+    validation: Rows,
     *,
     epochs: int,
     batch_size: int,
@@ -97,23 +103,22 @@ def train_members(
                 f"{name} data: expected real and fake images, found labels {found} in "
                 f"{len(data)} images. Check the manifest's splits."
             )
-    states = [_State(m, build_optimiser(m.head, m.optimiser)) for m in members]
-    for state in states:
-        state.member.head.to(device).train()
-    n_batches = math.ceil(len(train) / batch_size)
+    states = [_start(member, train, batch_size=batch_size, device=device) for member in members]
+    taught = [(state, state.optimiser) for state in states if state.optimiser is not None]
+    n_batches = math.ceil(len(train) / batch_size) if taught else 0
     for epoch in range(epochs):
-        for state in states:
+        for state, optimiser in taught:
             state.loss_sum, state.n_steps = 0.0, 0
-            for group in state.optimiser.param_groups:
+            for group in optimiser.param_groups:
                 group["lr"] = learning_rate(state.member.optimiser, epoch, epochs)
         order = generator_for(seed, "train", f"order/{epoch}").permutation(len(train))
         for step in range(n_batches):
             features, labels = train.batch(order[step * batch_size : (step + 1) * batch_size])
             features = {name: tensor.to(device) for name, tensor in features.items()}
             labels = labels.to(device)
-            for state in states:
+            for state, optimiser in taught:
                 if not state.retired:
-                    _step(state, features, labels, epoch=epoch, step=step)
+                    _step(state, optimiser, features, labels, epoch=epoch, step=step)
             on_progress(
                 Progress(
                     what="train",
@@ -124,14 +129,29 @@ def train_members(
                 )
             )
         _validate(states, validation, epoch=epoch, select=select, device=device)
-        if all(state.retired for state in states):
+        if not any(state.is_live for state in states):
             break
     lost = {s.member.label: s.retired for s in states if not s.best_epoch}
     return [_finish(state) for state in states if state.best_epoch], lost
 
 
+def _start(member: Member, train: Rows, *, batch_size: int, device: torch.device | str) -> _State:
+    head = member.head.to(device).train()
+    if not isinstance(head, BankHead):
+        return _State(member, build_optimiser(head, member.optimiser))
+    began = time.perf_counter()
+    head.remember(train.batch(rows) for rows in batches_in_order(len(train), batch_size))
+    return _State(member, None, seconds=time.perf_counter() - began)
+
+
 def _step(
-    state: _State, features: Mapping[str, Tensor], labels: Tensor, *, epoch: int, step: int
+    state: _State,
+    optimiser: torch.optim.Optimizer,
+    features: Mapping[str, Tensor],
+    labels: Tensor,
+    *,
+    epoch: int,
+    step: int,
 ) -> None:
     began = time.perf_counter()
     member = state.member
@@ -142,13 +162,13 @@ def _step(
     if not torch.isfinite(loss):
         state.retired = f"loss became {loss.item()} in epoch {epoch + 1}, step {step + 1}"
         return
-    state.optimiser.zero_grad(set_to_none=True)
+    optimiser.zero_grad(set_to_none=True)
     loss.backward()
     if member.optimiser.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(
             member.head.trainable_parameters(), member.optimiser.clip_norm
         )
-    state.optimiser.step()
+    optimiser.step()
     state.loss_sum += loss.item()
     state.n_steps += 1
     state.seconds += time.perf_counter() - began
@@ -166,13 +186,13 @@ def _seed(device: torch.device, seed: int) -> None:
 
 def _validate(
     states: Sequence[_State],
-    data: FeatureData,
+    data: Rows,
     *,
     epoch: int,
     select: Selection,
     device: torch.device | str,
 ) -> None:
-    live = [state for state in states if not state.retired]
+    live = [state for state in states if state.is_live]
     labels = data.labels.numpy()
     for state, log_odds in zip(
         live, score([s.member.head for s in live], data, device=device), strict=True
@@ -187,14 +207,11 @@ def _validate(
             "val_ap": float(average_precision(labels, log_odds)),
             "val_loss": float(np.logaddexp(0, signed).mean()),
         }
-        state.history.append(
-            {
-                "epoch": epoch + 1,
-                "train_loss": state.loss_sum / max(state.n_steps, 1),
-                **validation,
-                "lr": state.optimiser.param_groups[0]["lr"],
-            }
-        )
+        line: dict[str, Any] = {"epoch": epoch + 1, **validation}
+        if state.optimiser is not None:
+            line["train_loss"] = state.loss_sum / max(state.n_steps, 1)
+            line["lr"] = state.optimiser.param_groups[0]["lr"]
+        state.history.append(line)
         chosen = {
             "val_auc": validation["val_auc"],
             "val_ap": validation["val_ap"],
@@ -205,14 +222,16 @@ def _validate(
         value = (chosen, -validation["val_loss"])
         if value > state.best_value:
             state.best_value, state.best_epoch = value, epoch + 1
-            state.best_weights = copy.deepcopy(state.member.head.state_dict())
+            if state.optimiser is not None:
+                state.best_weights = copy.deepcopy(state.member.head.state_dict())
             state.best_threshold = choose_threshold(labels, probability(log_odds))
             state.best_validation = validation
 
 
 def _finish(state: _State) -> Trained:
     head = state.member.head
-    head.load_state_dict(state.best_weights)
+    if state.optimiser is not None:
+        head.load_state_dict(state.best_weights)
     head.eval()
     return Trained(
         label=state.member.label,

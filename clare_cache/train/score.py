@@ -1,6 +1,7 @@
 """A trained head over cached features → scores, and the tidy rows that evaluation reads."""
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,16 @@ IDENTITY_COLUMNS = (
 )
 
 
+class Rows(Protocol):
+    """Features and labels of numbered images: `FeatureData`, or arrays in memory."""
+
+    labels: torch.Tensor
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: NDArray[np.int64]) -> tuple[dict[str, torch.Tensor], torch.Tensor]: ...
+
+
 def batches_in_order(n: int, batch_size: int) -> Iterator[NDArray[np.int64]]:
     """0..n−1 in consecutive batches."""
     for start in range(0, n, batch_size):
@@ -34,7 +45,7 @@ def batches_in_order(n: int, batch_size: int) -> Iterator[NDArray[np.int64]]:
 
 def score(
     heads: Sequence[Head],
-    data: FeatureData,
+    data: Rows,
     *,
     device: torch.device | str = "cpu",
     batch_size: int = SCORE_BATCH,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from clare_cache.backbones.numerics import pick_device
 from clare_cache.errors import ImageError
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features
@@ -43,7 +44,7 @@ def predict(
     }
     backbones = rebuild_backbones(trained, sd=sd, clip=clip, device=device)
     check_features(config, _declarations(backbones, config["needs"]))
-    device_now = next(head.parameters()).device
+    device_now = pick_device(device)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(images), BATCH):
         batch = [_open(Path(path)) for path in images[start : start + BATCH]]

@@ -1,8 +1,9 @@
 """Trained heads over test data → predictions and scores; scores → one page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,6 +81,7 @@ def evaluate(
     tables = {}
     for run in find_runs(runs):
         config, recipe = read_config(run), read_recipe(run / RECIPE_FILE)
+        _refuse_homeless(run, config, store=store, manifest=manifest)
         opened = open_store(store or config["store"])
         head, config = load_head(run, clip=clip, device=device)
         rows = Manifest.read(manifest or config["manifest"])
@@ -123,7 +125,7 @@ def features_found(
 ) -> dict[str, dict[str, object]]:
     """What the store declares of the arrays that a head needs and it has, but for the view:
     a head is trained on clean pictures and tested on perturbed ones."""
-    found = {}
+    found: dict[str, dict[str, object]] = {}
     for name in needs:
         if (key := f"{view}/{name}") in store:
             declared = {k: v for k, v in store[key].declared.items() if k != "view"}
@@ -194,6 +196,17 @@ def _scores(tables: dict[str, pd.DataFrame], image_id: ImageId) -> dict[str, flo
         if len(values) and values.notna().any():
             found[label] = float(values.iloc[0])
     return found
+
+
+def _refuse_homeless(
+    run: Path, config: Mapping[str, Any], *, store: str | Path | None, manifest: str | Path | None
+) -> None:
+    given = {"store": store or config.get("store"), "manifest": manifest or config.get("manifest")}
+    if lacking := [f"--{name}" for name, value in given.items() if value is None]:
+        raise ReportError(
+            f"run {run}: its head was imported and has no images of its own, found no "
+            f"{' and no '.join(lacking)}. Name the features and the images to score."
+        )
 
 
 def _refuse_changed(run: Path, recorded: str, manifest: Manifest) -> None:

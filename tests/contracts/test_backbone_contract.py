@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from open_clip import factory
 
 from clare_cache.backbones import FEATURES, ClipConfig, ErrorMapConfig, load_backbones
 from clare_cache.backbones.protocol import Backbone
@@ -23,10 +24,19 @@ def pictures() -> list[np.ndarray]:
     return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
 
 
-def load(feature: str, config: Any) -> Backbone:
-    options = {"error_map": config} if feature == "error_map" else {"clip_config": config}
-    (backbone,) = load_backbones(sd="tiny", clip="tiny", features=[feature], **options)
-    return backbone
+SMALL_RESNET = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
+    "text_cfg": {"width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_resnet():
+    """CLIP's ResNet in a small size, as `random:SmallResNet`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(factory._MODEL_CONFIGS, "SmallResNet", SMALL_RESNET)
+        yield
 
 
 class BackboneContract:
@@ -37,11 +47,23 @@ class BackboneContract:
     size_px: ClassVar[int]
     others: ClassVar[dict[str, Any]]
     """For every option, a value other than the default."""
+    without_effect: ClassVar[set[str]] = set()
+    """Options for other arrays than these."""
+    difference: ClassVar[float] = 1e-2
+    """How much, relatively, two noise pictures differ at least in some value."""
+    clip: ClassVar[str] = "tiny"
+    arrays: ClassVar[set[str]]
+
+    @classmethod
+    def load(cls, config: Any) -> Backbone:
+        options = {"error_map": config} if cls.feature == "error_map" else {"clip_config": config}
+        (backbone,) = load_backbones(sd="tiny", clip=cls.clip, features=[cls.feature], **options)
+        return backbone
 
     @pytest.fixture(scope="class")
     @classmethod
     def backbone(cls) -> Backbone:
-        return load(cls.feature, cls.config)
+        return cls.load(cls.config)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -55,7 +77,8 @@ class BackboneContract:
 
     def test_names_are_the_published_ones(self, backbone):
         made = {spec.name for spec in backbone.arrays}
-        assert made == {array for array, name in FEATURES.items() if name == backbone.name}
+        assert made == self.arrays
+        assert {FEATURES[array] for array in made} == {backbone.name}
 
     def test_preprocess_makes_one_size_from_any(self, batch):
         assert batch.shape == (3, self.size_px, self.size_px, 3)
@@ -70,7 +93,7 @@ class BackboneContract:
 
     def test_pictures_make_a_difference(self, features):
         for values in features.values():
-            assert not np.allclose(values[0], values[1], rtol=1e-2)
+            assert not np.allclose(values[0], values[1], rtol=self.difference)
 
     def test_only_wanted_arrays_come_back(self, backbone, batch, features):
         for spec in backbone.arrays:
@@ -95,15 +118,16 @@ class BackboneContract:
             json.dumps(declared, allow_nan=False)
 
     def test_every_option_changes_the_declared_inputs(self, backbone):
-        assert set(self.others) == {field.name for field in dataclasses.fields(self.config)}
+        options = {field.name for field in dataclasses.fields(self.config)}
+        assert set(self.others) | self.without_effect == options
         before = {spec.name: fingerprint(backbone.declared(spec.name)) for spec in backbone.arrays}
         for option, value in self.others.items():
-            other = load(self.feature, dataclasses.replace(self.config, **{option: value}))
+            other = self.load(dataclasses.replace(self.config, **{option: value}))
             after = {name: fingerprint(other.declared(name)) for name in before}
             assert any(before[name] != after[name] for name in before), option
 
     def test_a_second_load_is_interchangeable(self, backbone, batch, features):
-        again = load(self.feature, self.config)
+        again = self.load(self.config)
         for name, values in again(batch, IDS, list(features)).items():
             assert again.declared(name) == backbone.declared(name)
             np.testing.assert_array_equal(values, features[name])
@@ -115,6 +139,7 @@ class BackboneContract:
 
 class TestTinyErrorMap(BackboneContract):
     feature, config, size_px = "error_map", ErrorMapConfig(), 256
+    arrays: ClassVar = {"error_map"}
     others: ClassVar = {
         "size_px": 128,
         "timestep": 280,
@@ -127,9 +152,24 @@ class TestTinyErrorMap(BackboneContract):
 
 class TestTinyClip(BackboneContract):
     feature, config, size_px = "clip_embedding", ClipConfig(), 224
+    arrays: ClassVar = {"clip_patch_tokens", "clip_block_cls", "clip_embedding"}
     others: ClassVar = {
         "geometry": "squash",
         "tap": "block_output",
         "dtype": "bfloat16",
         "stored_dtype": "float32",
     }
+
+
+class TestSmallResNetClip(BackboneContract):
+    feature, config, size_px = "clip_layer3_map", ClipConfig(stored_dtype="float32"), 64
+    difference = 1e-4
+    clip = "random:SmallResNet"
+    arrays: ClassVar = {"clip_layer3_map", "clip_embedding"}
+    others: ClassVar = {"geometry": "squash", "dtype": "bfloat16", "stored_dtype": "float16"}
+    without_effect: ClassVar = {"tap"}
+
+
+def test_every_feature_has_a_backbone_under_contract():
+    made = [kind.arrays for kind in BackboneContract.__subclasses__()]
+    assert set().union(*made) == set(FEATURES)

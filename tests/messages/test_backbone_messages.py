@@ -36,7 +36,7 @@ def test_features_without_weights_and_unknown_features():
     assert message(load_backbones, sd=None, clip=None, features=features) == (
         "features: 3 faults\n"
         "  - clip_cls: expected one of error_map, clip_patch_tokens, clip_block_cls, "
-        "clip_embedding\n"
+        "clip_embedding, clip_layer3_map\n"
         "  - error_map: expected Stable Diffusion weights, found none. Name them: `--sd`\n"
         "  - clip features: expected CLIP weights, found none. Name them: `--clip`"
     )
@@ -250,12 +250,28 @@ def test_files_that_would_run_code(tmp_path, monkeypatch):
     )
 
 
-def test_a_resnet():
-    assert message(load_clip, "RN50-quickgelu:openai") == (
-        "CLIP RN50-quickgelu:openai: 1 fault\n"
-        "  - the image tower is a ResNet, which has no class and patch tokens\n"
-        "Supported are CLIP's vision transformers: ViT-B-32, ViT-B-16, ViT-L-14, ViT-H-14 and the "
-        "like."
+def test_features_of_the_other_architecture(monkeypatch):
+    config = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
+        "text_cfg": {"width": 16, "heads": 2, "layers": 1},
+    }
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "SmallResNet", config)
+    features = ["clip_patch_tokens", "clip_embedding", "clip_block_cls"]
+    cure = (
+        "clip_layer3_map is a ResNet's (RN50-quickgelu:openai), clip_patch_tokens and "
+        "clip_block_cls are a vision transformer's (ViT-L-14-quickgelu:openai)."
+    )
+    assert message(load_backbones, sd=None, clip="random:SmallResNet", features=features) == (
+        "CLIP random:SmallResNet: 2 faults\n"
+        "  - clip_patch_tokens: expected one of clip_layer3_map, clip_embedding\n"
+        "  - clip_block_cls: expected one of clip_layer3_map, clip_embedding\n"
+        f"{cure}"
+    )
+    assert message(load_backbones, sd=None, clip="tiny", features=["clip_layer3_map"]) == (
+        "CLIP tiny: 1 fault\n"
+        "  - clip_layer3_map: expected one of clip_patch_tokens, clip_block_cls, clip_embedding\n"
+        f"{cure}"
     )
 
 

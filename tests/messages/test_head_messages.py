@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from clare_cache.errors import HeadError
-from clare_cache.heads import build_head, check_features, load_head, save_head
+from clare_cache.heads import (
+    VIT_L14_SHAPES,
+    build_head,
+    check_features,
+    load_head,
+    save_head,
+)
 
 
 def message_of(act) -> str:
@@ -15,7 +21,8 @@ def message_of(act) -> str:
 
 def test_unknown_family():
     assert message_of(lambda: build_head("resnet")) == (
-        "head resnet: expected one of clare, linear, rine, found resnet. "
+        "head resnet: expected one of adapter, clare, error_map_resnet, knn, lare2, linear, "
+        "linear_probe, prompt_tuning, rine, found resnet. "
         "Choose a family from this list."
     )
 
@@ -25,10 +32,11 @@ def test_every_fault_of_a_head_at_once():
     options = {"promts": "coop", "attention": "esa", "n_context": 0, "dropout": 1}
     assert message_of(lambda: build_head("clare", shapes=shapes, **options)) == (
         "head clare: 8 faults\n"
-        "  - option promts: expected one of attention, context_init, dropout, n_context, prompts, "
-        "train, found promts\n"
-        "  - option attention: expected one of cross_attention, map_bias, found 'esa'\n"
+        "  - option promts: expected one of attention, channel, class_position, class_specific, "
+        "context_init, dropout, n_context, prompts, regions, train, found promts\n"
         "  - option n_context: expected a whole number from 1, found 0\n"
+        "  - option attention: expected one of cross_attention, cross_attention_tokens, map_bias, "
+        "found 'esa'\n"
         "  - option dropout: expected a number from 0 to below 1, found 1\n"
         "  - shapes: expected error_map as (channel, row, column), found no such array\n"
         "  - shapes: expected clip_embedding as (channel), found (2, 768)\n"
@@ -51,6 +59,49 @@ def test_unacceptable_values():
         "  - option width: expected a whole number from 1, found True\n"
         "  - option contrastive_weight: expected a number from 0, found -1\n"
         "  - option dropout: expected a number from 0 to below 1, found 'half'"
+    )
+
+
+def test_unacceptable_values_of_prompts_and_fusion(build_text_tower):
+    options = {"class_position": "start", "class_specific": "yes", "channel": None}
+    assert message_of(lambda: build_head("clare", text=build_text_tower(), **options)) == (
+        "head clare: 3 faults\n"
+        "  - option class_position: expected one of end, middle, front, found 'start'\n"
+        "  - option class_specific: expected true or false, found 'yes'\n"
+        "  - option channel: expected one of gate, path, found None"
+    )
+
+
+def test_patch_tokens_for_a_head_on_a_resnet():
+    assert message_of(lambda: build_head("lare2", features="resnet")) == (
+        "head lare2: 1 fault\n"
+        "  - shapes: expected clip_layer3_map as (channel, row, column), found no such array"
+    )
+    shapes = {"error_map": (4, 32, 32), "clip_patch_tokens": (50, 768), "clip_embedding": (512,)}
+    assert message_of(lambda: build_head("lare2", shapes=shapes)) == (
+        "head lare2: 1 fault\n"
+        "  - shapes: expected clip_patch_tokens on a square grid, found 50 patches"
+    )
+
+
+def test_boxes_that_are_none(build_text_tower):
+    def build(**more):
+        shapes = {**VIT_L14_SHAPES, **more}
+        return build_head("clare", shapes=shapes, text=build_text_tower(), regions=True)
+
+    assert message_of(build) == (
+        "head clare: 1 fault\n  - shapes: expected region_boxes as (box, side), found no such array"
+    )
+    assert message_of(lambda: build(region_boxes=(3, 5))) == (
+        "head clare: 1 fault\n  - shapes: expected region_boxes with 4 sides, found 5"
+    )
+
+
+@pytest.mark.parametrize("family", ["prompt_tuning", "adapter"])
+def test_embeddings_outside_the_joint_space(family, build_text_tower):
+    assert message_of(lambda: build_head(family, text=build_text_tower(output_width=12))) == (
+        f"head {family}: expected clip_embedding as wide as the text tower's output, 12, "
+        "found 768. Use embeddings and text tower of one CLIP."
     )
 
 

@@ -31,3 +31,9 @@ def test_a_resolved_recipe_says_the_same(name):
 
     recipe = read_recipe(name)
     assert parse_recipe(yaml.safe_load(recipe.to_yaml()), where="again") == recipe
+
+
+def test_the_catalogue_lists_every_recipe():
+    table = (FOLDER / "README.md").read_text()
+    listed = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
+    assert listed == set(shipped_recipes())

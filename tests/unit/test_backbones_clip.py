@@ -7,8 +7,10 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional
 
 from clare_cache.backbones import ClipConfig
+from clare_cache.backbones.clip import ClipBackbone
 from clare_cache.backbones.clip_models import build_clip, load_clip
 from clare_cache.errors import BackboneError
 
@@ -208,6 +210,107 @@ def test_a_file_for_another_model_is_refused_with_all_faults(small, weights, tmp
     assert "visual.proj is missing" in str(caught.value)
     assert "extra is unknown to the model" in str(caught.value)
     assert "positional_embedding: expected shape (77, 16), found (5, 16)" in str(caught.value)
+
+
+def test_resnet_50_has_its_published_size_and_shapes():
+    config = open_clip.get_model_config("RN50-quickgelu")
+    with torch.device("meta"):
+        model = build_clip(config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 102_007_137
+    specs = ClipBackbone(
+        model.visual, ClipConfig(), mean=(0, 0, 0), std=(1, 1, 1), identity={}, source="",
+        device="meta",
+    ).arrays  # fmt: skip
+    assert {spec.name: spec.shape for spec in specs} == {
+        "clip_layer3_map": (1024, 14, 14),
+        "clip_embedding": (1024,),
+    }
+    assert specs[0].axes == ("map_channel", "map_row", "map_column")
+
+
+def plain_resnet(weights, pixels):
+    """Radford et al. 2021, section 2.4, in plain operations: (stage 3, pooled)."""
+
+    def conv(x, name, **options):
+        return functional.conv2d(x, weights[f"{name}.weight"], **options)
+
+    def norm(x, name):
+        keys = ("running_mean", "running_var", "weight", "bias")
+        mean, variance, weight, bias = (weights[f"{name}.{key}"][:, None, None] for key in keys)
+        return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
+
+    def bottleneck(x, name, stride):
+        y = norm(conv(x, f"{name}.conv1"), f"{name}.bn1").relu()
+        y = norm(conv(y, f"{name}.conv2", padding=1), f"{name}.bn2").relu()
+        y = functional.avg_pool2d(y, stride)
+        y = norm(conv(y, f"{name}.conv3"), f"{name}.bn3")
+        if f"{name}.downsample.0.weight" in weights:
+            x = functional.avg_pool2d(x, stride)
+            x = norm(conv(x, f"{name}.downsample.0"), f"{name}.downsample.1")
+        return (x + y).relu()
+
+    x = norm(conv(pixels, "conv1", stride=2, padding=1), "bn1").relu()
+    x = norm(conv(x, "conv2", padding=1), "bn2").relu()
+    x = norm(conv(x, "conv3", padding=1), "bn3").relu()
+    x = functional.avg_pool2d(x, 2)
+    stages = []
+    for stage in (1, 2, 3, 4):
+        for number in (0, 1):
+            x = bottleneck(x, f"layer{stage}.{number}", 2 if stage > 1 and number == 0 else 1)
+        stages.append(x)
+    tokens = x.flatten(2).transpose(1, 2)
+    tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
+    tokens = tokens + weights["attnpool.positional_embedding"]
+    q, k, v = (
+        (tokens @ weights[f"attnpool.{n}_proj.weight"].T + weights[f"attnpool.{n}_proj.bias"])
+        .unflatten(2, (-1, 64))
+        .transpose(1, 2)
+        for n in "qkv"
+    )
+    pooled = ((q @ k.transpose(2, 3) / 8).softmax(3) @ v).transpose(1, 2).flatten(2)[:, 0]
+    embedding = pooled @ weights["attnpool.c_proj.weight"].T + weights["attnpool.c_proj.bias"]
+    return stages[2], embedding
+
+
+def test_a_resnet_s_features_are_those_of_plain_operations():
+    config = {
+        **PLAIN,
+        "vision_cfg": {"image_size": 64, "layers": [2, 2, 2, 2], "width": 8, "patch_size": None},
+    }
+    visual = build_clip(config).visual
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for name, weight in visual.state_dict().items():
+            # Normalisation that does something, and residual branches that are not zero.
+            if ("bn" in name or "downsample.1" in name) and weight.is_floating_point():
+                weight.copy_(torch.rand(weight.shape, generator=generator) + 0.5)
+    backbone = ClipBackbone(
+        visual, ClipConfig(stored_dtype="float32"), mean=(0, 0, 0), std=(1, 1, 1),
+        identity={}, source="",
+    )  # fmt: skip
+    pixels = torch.randn(2, 3, 64, 64, generator=generator)
+    found = backbone.features_from(pixels, ["clip_layer3_map", "clip_embedding"])
+    stage3, embedding = plain_resnet(visual.state_dict(), pixels)
+    assert found["clip_layer3_map"].shape == (2, *backbone.arrays[0].shape) == (2, 128, 4, 4)
+    scale = stage3.abs().max()
+    torch.testing.assert_close(found["clip_layer3_map"] / scale, stage3 / scale)
+    torch.testing.assert_close(found["clip_embedding"], embedding, rtol=1e-4, atol=1e-5)
+    assert not visual.layer3._forward_hooks
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_of_a_resnet_s_clip_the_flag_concerns_the_text_tower(quick, monkeypatch):
+    from open_clip import factory
+
+    vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
+    config = {**PLAIN, "vision_cfg": vision, "quick_gelu": quick}
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "SmallResNet", config)
+    loaded = load_clip("random:SmallResNet")
+    assert type(loaded.model.transformer.resblocks[0].mlp.gelu).__name__ == (
+        "QuickGELU" if quick else "GELU"
+    )
+    assert loaded.identity["quick_gelu"] is quick
+    assert loaded.text_tower().output_width == 8
 
 
 class Malice:

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clare_cache.heads import HEADS, HeadOutput, build_head, head_needs, needs_text
+from clare_cache.heads import (
+    HEADS,
+    RN50_SHAPES,
+    HeadOutput,
+    build_head,
+    head_needs,
+    needs_text,
+)
 from clare_cache.heads.losses import supervised_contrastive
 
 RINE_SIZES = {
@@ -25,8 +32,17 @@ def test_rine_has_the_published_number_of_parameters(depth, column):
     assert n_parameters(head) == RINE_SIZES[depth][column]
 
 
+# A 1x1 convolution of both code bases that nothing ever uses.
+CONV_ALIGN = 4 * 1024 + 1024
+
+
 @pytest.mark.parametrize(
-    ("attention", "n_attention"), [("cross_attention", 2_935_008), ("map_bias", 2_364_928)]
+    ("attention", "n_attention"),
+    [
+        ("cross_attention", 2_935_008),
+        ("cross_attention_tokens", 2_935_008),
+        ("map_bias", 2_364_928),
+    ],
 )
 def test_clare_has_the_published_number_of_parameters(attention, n_attention, build_text_tower):
     tower = build_text_tower(width=768, output_width=768)
@@ -39,12 +55,48 @@ def test_clare_has_the_published_number_of_parameters(attention, n_attention, bu
         "attn_pool": n_attention,
         "channel_align": 131_584,
     }
+    whole = {2_935_008: 6_972_104, 2_364_928: 6_402_024}[n_attention]
+    assert n_parameters(head) + CONV_ALIGN == whole
+    path = build_head("clare", text=tower, prompts="cocoop", attention=attention, channel="path")
+    assert n_parameters(path) == n_parameters(head)
     coop = build_head("clare", text=tower, prompts="coop")
     assert n_parameters(coop.prompt_learner) == 12_288
     assert sum(p.numel() for p in coop.trainable_parameters()) == 12_288
 
 
+@pytest.mark.parametrize(
+    ("family", "options", "expected"),
+    [
+        ("prompt_tuning", {}, 12_288),
+        ("prompt_tuning", {"n_context": 8}, 6_144),
+        ("prompt_tuning", {"n_context": 4, "class_position": "front"}, 3_072),
+        ("prompt_tuning", {"class_specific": True}, 24_576),
+        ("prompt_tuning", {"prompts": "cocoop"}, 12_288 + 768 * 48 + 48 + 48 * 768 + 768),
+        ("adapter", {}, 2 * 768 * 384),
+        ("linear_probe", {}, 2 * 768 + 2),
+        ("linear", {}, 769),
+        ("lare2", {}, 787_456 + 2_364_928 + 131_584 + 40 + 2 * 3072 + 2),
+        ("error_map_resnet", {}, 195_362),
+    ],
+)
+def test_other_heads_have_the_number_of_parameters_of_their_authors(
+    family, options, expected, build_text_tower
+):
+    tower = build_text_tower(width=768, output_width=768)
+    head = build_head(family, text=tower, **options)
+    assert n_parameters(head) == expected
+
+
+def test_lare2_on_a_resnet_has_197_positions_and_no_projection():
+    head = build_head("lare2", shapes=RN50_SHAPES, features="resnet")
+    assert head.attn_pool.positional_embedding.shape == (197, 1024)
+    assert n_parameters(head) == 2_099_712 + 2_048 + 197 * 1024 + 131_584 + 40 + 6_146
+
+
 def test_initial_values_follow_the_papers(build_text_tower):
+    probe = build_head("linear_probe")
+    assert probe.fc.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert not probe.fc.bias.any()
     linear = build_head("linear")
     assert linear.fc.weight.std().item() == pytest.approx(0.02, rel=0.1)
     rine = build_head("rine", width=128)
@@ -76,17 +128,25 @@ def test_what_heads_need_is_known_without_building():
         "error_map", "clip_patch_tokens", "clip_embedding")  # fmt: skip
     assert head_needs("rine") == ("clip_block_cls",)
     assert head_needs("linear") == ("clip_embedding",)
-    assert {family: needs_text(family) for family in HEADS} == {
-        "clare": True, "linear": False, "rine": False}  # fmt: skip
+    assert head_needs("error_map_resnet") == ("error_map",)
+    assert head_needs("lare2") == ("error_map", "clip_patch_tokens", "clip_embedding")
+    assert head_needs("lare2", features="resnet") == (
+        "error_map", "clip_layer3_map", "clip_embedding")  # fmt: skip
+    assert {family for family in HEADS if needs_text(family)} == {
+        "adapter", "clare", "prompt_tuning"}  # fmt: skip
 
 
 def test_options_are_complete_and_record_the_context_of_words(build_text_tower):
     head = build_head("clare", text=build_text_tower(), context_init="a photo of a")
     assert head.options == {
         "prompts": "coop",
-        "attention": "cross_attention",
         "n_context": 4,
         "context_init": "a photo of a",
+        "class_position": "end",
+        "class_specific": False,
+        "attention": "cross_attention",
+        "channel": "gate",
+        "regions": False,
         "train": "prompts",
         "dropout": 0.1,
     }

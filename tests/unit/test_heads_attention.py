@@ -2,55 +2,19 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from clare_cache.heads.attention import (
     ChannelAlign,
+    ChannelPath,
     CrossAttention,
-    FoldedAttention,
+    CrossAttentionTokens,
     MapBiasAttention,
-    align_to_patches,
+    align_to_grid,
 )
+from tests.plain_heads import plain_attention_pool
 
 
-def plain_attention(block: FoldedAttention, query, tokens, bias=None):
-    """Vaswani et al. 2017 over `tokens` (B, P+1, W), which include mean token and codes."""
-    q = block.fc_q(query)[:, None].unflatten(2, (8, -1)).transpose(1, 2)
-    k = block.fc_k(tokens).unflatten(2, (8, -1)).transpose(1, 2)
-    v = block.fc_v(tokens).unflatten(2, (8, -1)).transpose(1, 2)
-    scores = q @ k.transpose(2, 3) / q.shape[3] ** 0.5
-    if bias is not None:
-        scores = scores + bias[:, :, None]
-    share = block.dropout(scores.softmax(dim=3))
-    return block.dropout(block.fc_o((share @ v).flatten(1)))
-
-
-def with_mean(x):
-    """(B, P, C) → (B, P+1, C), the mean first."""
-    return torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
-
-
-def plain_cross_attention(block: CrossAttention, error, tokens):
-    """Every position of the map is widened, though the pooled one alone is used."""
-    x = error.transpose(1, 2)[..., None]
-    for linear in block.map_proj:
-        x = F.conv2d(x, linear.weight[:, :, None, None], linear.bias)
-    query = (with_mean(x.flatten(2).transpose(1, 2)) + block.pos_embed_q)[:, 0]
-    answer = plain_attention(block.attention, query, with_mean(tokens) + block.pos_embed_kv)
-    return block.layer_norm(query + answer)
-
-
-def plain_map_bias(block: MapBiasAttention, error, tokens):
-    all_tokens = with_mean(tokens) + block.positional_embedding
-    bias = with_mean(error).transpose(1, 2)
-    answer = plain_attention(block.attention, all_tokens[:, 0], all_tokens, bias)
-    return block.layer_norm(all_tokens[:, 0] + answer)
-
-
-@pytest.mark.parametrize(
-    ("kind", "plain"),
-    [(CrossAttention, plain_cross_attention), (MapBiasAttention, plain_map_bias)],
-)
+@pytest.mark.parametrize("kind", [CrossAttention, CrossAttentionTokens, MapBiasAttention])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("width", [32, 20])
 @pytest.mark.parametrize(
@@ -58,7 +22,7 @@ def plain_map_bias(block: MapBiasAttention, error, tokens):
     [(torch.float64, 1e-10, 1e-10), (torch.float32, 1e-5, 2e-4)],
 )
 def test_equals_projecting_every_key_and_value(
-    kind, plain, training, width, dtype, on_outputs, on_gradients
+    kind, training, width, dtype, on_outputs, on_gradients
 ):
     torch.manual_seed(0)
     block = kind(9, width, 0.3).to(dtype).train(training)
@@ -68,7 +32,7 @@ def test_equals_projecting_every_key_and_value(
     error, tokens = torch.rand(4, 9, 8, dtype=dtype), torch.randn(4, 9, width, dtype=dtype)
     weights = torch.randn(4, width, dtype=dtype)
     results = []
-    for formulation in (block, lambda e, t: plain(block, e, t)):
+    for formulation in (block, lambda e, t: plain_attention_pool(block, e, t)):
         torch.manual_seed(1)  # the same dropout in both
         block.zero_grad()
         output = formulation(error, tokens)
@@ -85,10 +49,10 @@ def test_equals_projecting_every_key_and_value(
 def test_a_key_bias_changes_nothing_and_is_not_trained():
     block = MapBiasAttention(9, 32, 0.0)
     error, tokens = torch.rand(2, 9, 8), torch.randn(2, 9, 32)
-    before = plain_map_bias(block, error, tokens)
+    before = plain_attention_pool(block, error, tokens)
     with torch.no_grad():
         block.attention.fc_k.bias.add_(torch.randn(16))
-    assert torch.allclose(plain_map_bias(block, error, tokens), before, atol=1e-5)
+    assert torch.allclose(plain_attention_pool(block, error, tokens), before, atol=1e-5)
     assert torch.allclose(block(error, tokens), before, atol=1e-5)
     assert not block.attention.fc_k.bias.requires_grad
 
@@ -99,15 +63,28 @@ def test_cross_attention_sees_only_the_maps_channel_means():
     assert torch.allclose(block(error, tokens), block(error.flip(1), tokens), atol=1e-5)
 
 
-def test_map_bias_sees_where_the_error_is():
-    block = MapBiasAttention(9, 32, 0.0)
+@pytest.mark.parametrize("kind", [CrossAttentionTokens, MapBiasAttention])
+def test_other_attentions_see_where_the_error_is(kind):
+    block = kind(9, 32, 0.0)
     error, tokens = torch.rand(2, 9, 8) * 9, torch.randn(2, 9, 32)
     assert not torch.allclose(block(error, tokens), block(error.flip(1), tokens), atol=1e-2)
 
 
+def test_all_tokens_ask_with_the_parameters_of_the_pooled_one():
+    pooled, all_tokens = CrossAttention(9, 32, 0.0), CrossAttentionTokens(9, 32, 0.0)
+    assert all_tokens.load_state_dict(pooled.state_dict())
+    one, nine = torch.rand(2, 1, 8), torch.randn(2, 9, 32)
+    with torch.no_grad():
+        for block in (pooled, all_tokens):
+            block.pos_embed_q.copy_(block.pos_embed_q[:1].clone())
+    # Where all queries are alike, their mean is the pooled one.
+    alike = one.expand(-1, 9, -1)
+    assert torch.allclose(pooled(alike, nine), all_tokens(alike, nine), atol=1e-5)
+
+
 def test_alignment_averages_two_by_two_in_row_major_order():
     error_map = torch.arange(2 * 32 * 32, dtype=torch.float32).reshape(1, 2, 32, 32)
-    aligned = align_to_patches(error_map, 256)
+    aligned = align_to_grid(error_map, (16, 16))
     assert aligned.shape == (1, 256, 2)
     row, column = 3, 5
     block = error_map[0, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
@@ -118,3 +95,23 @@ def test_channel_gate_is_half_for_an_empty_map():
     tokens = torch.randn(2, 9, 32)
     found = ChannelAlign(4, 32)(torch.zeros(2, 4, 8, 8), tokens)
     assert torch.allclose(found, tokens.mean(dim=1) / 2)
+
+
+def test_alignment_to_fourteen_overlaps_as_adaptive_pooling_does():
+    error_map = torch.randn(1, 1, 32, 32)
+    aligned = align_to_grid(error_map, (14, 14))
+    assert aligned.shape == (1, 196, 1)
+    # Bin i of 14 covers floor(32 i / 14) to ceil(32 (i + 1) / 14).
+    expected = error_map[0, 0, 2:5, 29:32].mean()
+    assert torch.allclose(aligned[0, 14 * 1 + 13, 0], expected)
+
+
+def test_the_channel_path_is_the_maps_own():
+    path, error_map = ChannelPath(4, 32), torch.rand(2, 4, 8, 8)
+    found = path(error_map, torch.randn(2, 9, 32))
+    assert torch.equal(found, path(error_map, torch.zeros(2, 9, 32)))
+    assert found.min() < 0 < found.max()
+    gate = ChannelAlign(4, 32)
+    gate.load_state_dict(path.state_dict())
+    ones = torch.ones(2, 9, 32)
+    assert torch.allclose(gate(error_map, ones), found.sigmoid())

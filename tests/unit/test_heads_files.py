@@ -23,7 +23,13 @@ def test_the_folder_holds_two_files_and_the_configuration_says_it_all(head, tmp_
     assert json.loads((folder / "config.json").read_text()) == {
         "format": 1,
         "family": "rine",
-        "options": {"depth": 1, "width": 8, "contrastive_weight": 0.2, "dropout": 0.5},
+        "options": {
+            "depth": 1,
+            "width": 8,
+            "contrastive_weight": 0.2,
+            "aggregation": "importance",
+            "dropout": 0.5,
+        },
         "shapes": {"clip_block_cls": [3, 24]},
         "needs": ["clip_block_cls"],
         "n_parameters": 449,

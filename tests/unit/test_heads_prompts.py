@@ -5,31 +5,7 @@ import torch
 
 from clare_cache.errors import HeadError
 from clare_cache.heads.prompts import PromptLearner
-
-
-def plain_text(learner: PromptLearner, condition, class_position: str, class_names):
-    """Zhou et al.'s formulation: 77 tokens per class and image, read at the end token."""
-    tower, n_context = learner.tower, len(learner.ctx)
-    context = learner.ctx[None]
-    if condition is not None:
-        context = context + learner.meta_net(condition)[:, None]
-    texts = []
-    for name in class_names:
-        ids = tower.tokenize(["photo " * n_context + f"{name}."])
-        rows = tower.embed(ids).expand(len(context), -1, -1)
-        start, rest = rows[:, :1], rows[:, 1 + n_context :]
-        n_name = len(name.split())
-        half = n_context // 2
-        parts = {
-            "end": [start, context, rest],
-            "front": [start, rest[:, :n_name], context, rest[:, n_name:]],
-            "middle": [start, context[:, :half], rest[:, :n_name], context[:, half:],
-                       rest[:, n_name:]],
-        }[class_position]  # fmt: skip
-        end = int(ids[0].argmax())
-        read = torch.full((len(context), 1), end)
-        texts.append(tower.encode(torch.cat(parts, dim=1), read))
-    return torch.cat(texts, dim=1)
+from tests.plain_heads import plain_text
 
 
 def gradients(learner, text):
@@ -42,13 +18,15 @@ def gradients(learner, text):
 @pytest.mark.parametrize("class_position", ["end", "front", "middle"])
 @pytest.mark.parametrize("class_names", [("real", "fake"), ("real", "deep fake", "photo")])
 @pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("class_specific", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "on_outputs", "on_gradients"),
     [(torch.float64, 1e-10, 1e-10), (torch.float32, 1e-5, 2e-4)],
 )
 def test_equals_one_padded_sequence_per_class(
-    class_position, class_names, conditional, dtype, on_outputs, on_gradients, build_text_tower
-):
+    class_position, class_names, conditional, class_specific, dtype, on_outputs, on_gradients,
+    build_text_tower,
+):  # fmt: skip
     torch.manual_seed(0)
     learner = PromptLearner(
         build_text_tower(),
@@ -56,12 +34,15 @@ def test_equals_one_padded_sequence_per_class(
         condition_width=32 if conditional else None,
         class_names=class_names,
         class_position=class_position,
+        class_specific=class_specific,
     ).to(dtype)
     with torch.no_grad():
         learner.ctx.mul_(50)
     condition = torch.randn(3, 32, dtype=dtype) if conditional else None
     found = learner(condition)
-    expected = plain_text(learner, condition, class_position, class_names)
+    expected = plain_text(
+        learner, condition, class_position=class_position, class_names=class_names
+    )
     assert found.shape == (3 if conditional else 1, len(class_names), 10)
     assert (found - expected).abs().max() < on_outputs * expected.abs().max()
     for a, b in zip(gradients(learner, found), gradients(learner, expected), strict=True):
@@ -87,6 +68,76 @@ def test_one_sequence_of_start_context_and_a_branch_per_class(build_text_tower):
     assert seen["positions"] == [*range(20), 17, 18, 19]
     assert (seen["mask"][22, 17:20] == -torch.inf).all()
     assert (seen["mask"][22, :17] == 0).all()
+
+
+class CountingTower:
+    """A tower that remembers what it was asked to encode."""
+
+    def __init__(self, tower) -> None:
+        self.tower, self.shapes = tower, []
+        self.width, self.context_length = tower.width, tower.context_length
+        self.tokenize, self.embed = tower.tokenize, tower.embed
+
+    def encode(self, embeddings, *args, **kwargs):
+        self.shapes.append(tuple(embeddings.shape))
+        return self.tower.encode(embeddings, *args, **kwargs)
+
+
+def test_at_evaluation_a_shared_text_is_encoded_once_until_it_changes(build_text_tower):
+    tower = CountingTower(build_text_tower())
+    learner = PromptLearner(tower, n_context=4).eval()
+    with torch.inference_mode():
+        first, again = learner(), learner()
+    with torch.no_grad():
+        later = learner()
+    assert len(tower.shapes) == 1
+    assert torch.equal(first, again)
+    assert torch.equal(first, later)
+    optimiser = torch.optim.Adam(learner.parameters())
+    learner().sum().backward()
+    optimiser.step()
+    with torch.no_grad():
+        changed = learner()
+    assert not torch.equal(changed, first)
+    learner.load_state_dict({"ctx": torch.zeros(4, 12)})
+    with torch.no_grad():
+        emptied = learner()
+    assert not torch.equal(emptied, changed)
+    assert len(tower.shapes) == 4
+
+
+def test_a_kept_text_does_not_outlive_a_change_of_precision(build_text_tower):
+    learner = PromptLearner(build_text_tower(), n_context=4).eval()
+    with torch.no_grad():
+        assert learner().dtype == torch.float32
+        assert learner.double()().dtype == torch.float64
+
+
+def test_training_and_conditional_texts_are_never_kept(build_text_tower):
+    tower = CountingTower(build_text_tower())
+    learner = PromptLearner(tower, n_context=4, condition_width=16).eval()
+    with torch.no_grad():
+        assert not torch.equal(learner(torch.randn(1, 16)), learner(torch.randn(1, 16)))
+        shared = PromptLearner(tower, n_context=4).train()
+        shared()
+        shared()
+    assert len(tower.shapes) == 4
+
+
+def test_class_specific_contexts_start_after_the_start_token(build_text_tower):
+    tower = CountingTower(build_text_tower())
+    learner = PromptLearner(tower, n_context=16, class_specific=True)
+    assert learner.ctx.shape == (2, 16, 12)
+    learner()
+    assert tower.shapes == [(1, 1 + 2 * (16 + 3), 12)]
+
+
+def test_class_specific_contexts_from_words_begin_alike(build_text_tower):
+    learner = PromptLearner(
+        build_text_tower(), n_context=16, context_init="a photo of a", class_specific=True
+    )
+    assert learner.n_context == 4
+    assert torch.equal(learner.ctx[0], learner.ctx[1])
 
 
 def test_a_context_from_words_is_their_embedding(build_text_tower):
