@@ -131,7 +131,7 @@ def extract(
         if report.n_decoded:
             print_result(_timing(report.seconds, report.images_per_second))
     if report.failures:
-        say(f"{report.n_failed} images could not be used:")
+        say(f"{report.n_failed} images could not be used (--retry-failed tries them again):")
         by_image = {line.image_id: vars(line) for line in report.failures}
         print_failures(list(by_image.values()))
         raise typer.Exit(3)

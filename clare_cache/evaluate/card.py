@@ -12,9 +12,18 @@ FACTS = ("n_images", "epochs", "best_epoch", "seconds", "seed")
 
 
 def write_card(
-    name: str, *, config: Mapping[str, Any], table: pd.DataFrame, warnings: Sequence[str]
+    name: str,
+    *,
+    config: Mapping[str, Any],
+    table: pd.DataFrame,
+    warnings: Sequence[str],
+    evaluated_on: Mapping[str, Any] | None = None,
 ) -> str:
-    """The model card of the run folder `name`: head, data, scores, limits. Markdown."""
+    """The model card of the run folder `name`: head, data, scores, limits. Markdown.
+
+    `evaluated_on` names the store and manifest behind the scores, where they are not those of
+    the training.
+    """
     trained = config.get("train", {})
     options = ", ".join(f"{k}={v}" for k, v in config.get("options", {}).items()) or "none"
     size = config.get("n_parameters")
@@ -33,8 +42,8 @@ def write_card(
         f"* trained parameters: {f'{size:,}' if size is not None else 'not recorded'}",
         f"* training: {facts or 'not recorded'}",
         f"* generators in training: {known}",
-        f"* manifest: {config.get('manifest', 'not recorded')}",
-        f"* store: {config.get('store', 'not recorded')}",
+        f"* trained on manifest: {config.get('manifest') or 'not recorded'}",
+        f"* trained on store: {config.get('store') or 'not recorded'}",
         f"* threshold: fake when the probability is above {config['threshold']:.4g}, chosen on: "
         f"{config.get('threshold_from', 'not recorded')}",
         "",
@@ -45,6 +54,9 @@ def write_card(
         "It refuses features that were made otherwise.",
         "",
         "## Scores",
+        "",
+        f"Manifest: {_scored(config, evaluated_on, 'manifest')}. "
+        f"Store: {_scored(config, evaluated_on, 'store')}.",
         "",
         "Percent; brackets are 95 % intervals from a bootstrap over groups. Accuracy is taken at "
         "the threshold above, which flatters the validation split it was chosen on. Every number "
@@ -71,6 +83,10 @@ def write_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _scored(config: Mapping[str, Any], evaluated_on: Mapping[str, Any] | None, name: str) -> str:
+    return (evaluated_on or config).get(name) or "not recorded"
 
 
 def _known_of(feature: Mapping[str, Any]) -> str:

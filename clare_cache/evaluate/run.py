@@ -1,6 +1,7 @@
 """A run folder's scores: read, computed, written as metrics.json, metrics.csv and README.md."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,25 @@ class Evaluation:
     warnings: tuple[str, ...]
 
 
-def evaluate_run(run: Path, *, n_resamples: int = 200, seed: int = 0) -> pd.DataFrame:
+def evaluate_run(
+    run: Path,
+    *,
+    n_resamples: int = 200,
+    seed: int = 0,
+    evaluated_on: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
     """The tidy table of a run folder; writes its metrics.json, metrics.csv and README.md.
 
-    Reads config.json and predictions.parquet. Raises ReportError when they are unusable.
+    Reads config.json and predictions.parquet. `evaluated_on` says which store and manifest the
+    predictions were made from, by default those of the training. Raises ReportError when the
+    files are unusable.
     """
     found = assess_run(run, n_resamples=n_resamples, seed=seed, reuse=False)
+    if evaluated_on is None:
+        evaluated_on = {name: found.config.get(name) for name in ("store", "manifest")}
     record = {
+        "evaluated_on": dict(evaluated_on),
+        "weights_sha256": found.config.get("weights_sha256"),
         "predictions": file_digest(run / "predictions.parquet"),
         "label": found.config["label"],
         "family": found.config["family"],
@@ -45,7 +58,13 @@ def evaluate_run(run: Path, *, n_resamples: int = 200, seed: int = 0) -> pd.Data
     }
     write_json(run / "metrics.json", record)
     write_text(run / "metrics.csv", found.table.to_csv(index=False))
-    card = write_card(run.name, config=found.config, table=found.table, warnings=found.warnings)
+    card = write_card(
+        str(run),
+        config=found.config,
+        table=found.table,
+        warnings=found.warnings,
+        evaluated_on=evaluated_on,
+    )
     write_text(run / "README.md", card)
     return found.table
 
@@ -60,6 +79,8 @@ def assess_run(
     """
     config = read_config(run)
     predictions = read_predictions(run / "predictions.parquet")
+    if reuse:
+        _refuse_other_weights(run, config)
     table = _known_table(run) if reuse else None
     if table is None:
         table = tabulate(
@@ -97,6 +118,16 @@ def read_config(run: Path) -> dict[str, Any]:
     advice = "Train the head again, with a validation split that has both classes."
     raise_faults(ReportError, f"run {run.name}: config.json", faults, advice=advice)
     return config
+
+
+def _refuse_other_weights(run: Path, config: Mapping[str, Any]) -> None:
+    path = run / "metrics.json"
+    scored = read_json(path).get("weights_sha256") if path.exists() else None
+    if scored is not None and scored != config.get("weights_sha256"):
+        raise ReportError(
+            f"run {run.name}: its scores are of other weights than its head.safetensors has now. "
+            "Score the head again with `clare-cache evaluate`."
+        )
 
 
 def _known_table(run: Path) -> pd.DataFrame | None:

@@ -118,8 +118,8 @@ def extract_features(
     n_missing = sum(len(task.rows) for task in tasks)
     mine = [t for t in tasks if shard is None or t.block % shard[1] == shard[0]]
     n_todo = sum(len(task.rows) for task in mine)
-    if mine:
-        _refuse_wrong_root(Path(root), list(paths.values()))
+    if mine and not retry_failed:
+        _refuse_wrong_root(Path(root), [paths[row] for task in mine for row in task.rows])
     done = 0
 
     def on_images(count: int) -> None:

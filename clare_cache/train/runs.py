@@ -14,6 +14,8 @@ from clare_cache.train.loop import Trained
 
 HISTORY_FILE = "history.jsonl"
 RECIPE_FILE = "recipe.yaml"
+SCORE_FILES = ("predictions.parquet", "metrics.json", "metrics.csv", "README.md")
+"""What evaluation adds to a run folder."""
 
 
 def describe_run(
@@ -48,8 +50,13 @@ def describe_run(
 def save_run(
     folder: Path, trained: Trained, *, description: Mapping[str, Any], recipe: str
 ) -> None:
-    """Write `head.safetensors`, `config.json`, `history.jsonl` and `recipe.yaml`."""
+    """Write `head.safetensors`, `config.json`, `history.jsonl` and `recipe.yaml`.
+
+    Scores of a head that was there before are removed first: they would pass for this one's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in SCORE_FILES:
+        (folder / name).unlink(missing_ok=True)
     write_text(folder / RECIPE_FILE, recipe)
     lines = [json.dumps(line, allow_nan=False) for line in trained.history]
     write_text(folder / HISTORY_FILE, "\n".join(lines) + "\n")

@@ -10,7 +10,7 @@ import pandas as pd
 from clare_cache.backbones import FEATURES, load_text_tower
 from clare_cache.errors import ClareCacheError
 from clare_cache.evaluate import TABLE_COLUMNS, assess_run, read_config, write_card
-from clare_cache.files import write_text
+from clare_cache.files import read_json, write_text
 from clare_cache.fingerprint import file_digest
 from clare_cache.heads.authors import Imported, export_head
 from clare_cache.heads.authors import import_head as read_authors
@@ -20,9 +20,9 @@ from clare_cache.heads.files import save_head
 from clare_cache.heads.protocol import Head
 from clare_cache.recipe import FOLDER_NAME, About, HeadSection, Recipe
 from clare_cache.train.runs import RECIPE_FILE
-from clare_cache.workflow.training import load_head
+from clare_cache.workflow.training import load_run
 
-PREDICTIONS_FILE, CARD_FILE = "predictions.parquet", "README.md"
+METRICS_FILE, CARD_FILE = "metrics.json", "README.md"
 RELEASED_FEATURES: dict[str, tuple[str, dict[str, Any]]] = {
     "rine": ("clip_block_cls", {"geometry": "center-crop", "tap": "mlp_input"}),
     "linear": ("clip_embedding", {"geometry": "center-crop"}),
@@ -93,7 +93,7 @@ def export_run(run: str | Path, path: str | Path, *, clip: str | None = None) ->
 
     Raises HeadError for families and options that no authors' code has.
     """
-    head, _ = load_head(run, clip=clip, device="cpu")
+    head, _ = load_run(run, clip=clip, device="cpu")
     return export_head(head, Path(path))
 
 
@@ -102,10 +102,14 @@ def write_model_card(run: str | Path) -> str:
     run = Path(run)
     config = read_config(run)
     table, warnings = pd.DataFrame(columns=list(TABLE_COLUMNS)), tuple[str, ...]()
-    if (run / PREDICTIONS_FILE).is_file():
+    evaluated_on = None
+    if (run / METRICS_FILE).is_file():
         found = assess_run(run)
         table, warnings = found.table, found.warnings
-    card = write_card(run.name, config=config, table=table, warnings=warnings)
+        evaluated_on = read_json(run / METRICS_FILE)["evaluated_on"]
+    card = write_card(
+        str(run), config=config, table=table, warnings=warnings, evaluated_on=evaluated_on
+    )
     write_text(run / CARD_FILE, card)
     return card
 

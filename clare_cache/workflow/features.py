@@ -113,12 +113,12 @@ def rebuild_backbones(
         sd=sd or sources.get("error_map"),
         clip=clip or sources.get("clip"),
         features=list(features),
-        error_map=_config(ErrorMapConfig, declared.get("error_map", {})),
-        clip_config=_config(ClipConfig, declared.get("clip", {})),
+        error_map=settings_from(ErrorMapConfig, declared.get("error_map", {})),
+        clip_config=settings_from(ClipConfig, declared.get("clip", {})),
         device=device,
     )
 
 
-def _config(kind: type[Config], declared: Mapping[str, Any]) -> Config:
+def settings_from(kind: type[Config], declared: Mapping[str, Any]) -> Config:
     """Settings bear the same names in a declaration, so they can be read back from it."""
     return kind(**{f.name: declared[f.name] for f in fields(kind) if f.name in declared})

@@ -17,7 +17,7 @@ from clare_cache.images import decode
 from clare_cache.manifest.build import IMAGE_SUFFIXES
 from clare_cache.types import ImageId, OnProgress, Progress, ignore_progress
 from clare_cache.workflow.features import rebuild_backbones
-from clare_cache.workflow.training import load_head
+from clare_cache.workflow.training import load_run
 
 BATCH = 16
 
@@ -37,7 +37,7 @@ def predict(
     be used has verdict "unusable", no score, and the reason. Raises HeadError when the weights
     found now are not those that made the features in training.
     """
-    head, config = load_head(run, clip=clip, device=device)
+    head, config = load_run(run, clip=clip, device=device)
     trained = {
         name: {**config["features"][name], "source": config["sources"][name]}
         for name in config["needs"]

@@ -1,16 +1,17 @@
 """Trained heads over test data → predictions and scores; scores → one page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from clare_cache.backbones.numerics import pick_device
 from clare_cache.data import load
-from clare_cache.errors import ImageError, ReportError
+from clare_cache.errors import ImageError, ReportError, raise_faults
 from clare_cache.evaluate import (
     TRAINING,
     VALIDATION,
@@ -19,7 +20,7 @@ from clare_cache.evaluate import (
     read_predictions,
 )
 from clare_cache.extraction.block import Item, load_pixels
-from clare_cache.files import write_whole
+from clare_cache.files import read_json, write_whole
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features
 from clare_cache.heads.protocol import Head
@@ -32,9 +33,9 @@ from clare_cache.store import Store, open_store
 from clare_cache.train.runs import RECIPE_FILE
 from clare_cache.train.score import predict_rows, score
 from clare_cache.types import CLEAN, ImageId
-from clare_cache.workflow.training import hold_out, load_head
+from clare_cache.workflow.training import hold_out, load_run
 
-PREDICTIONS_FILE = "predictions.parquet"
+PREDICTIONS_FILE, METRICS_FILE = "predictions.parquet", "metrics.json"
 THUMBNAIL_PX = 144
 PICTURES_PER_GENERATOR = 2
 
@@ -83,28 +84,61 @@ def evaluate(
         config, recipe = read_config(run), read_recipe(run / RECIPE_FILE)
         _refuse_homeless(run, config, store=store, manifest=manifest)
         opened = open_store(store or config["store"])
-        head, config = load_head(run, clip=clip, device=device)
+        head, config = load_run(run, clip=clip, device=device)
         rows = Manifest.read(manifest or config["manifest"])
         wanted = list(splits or recipe.evaluate.splits)
-        tested = rows.where(split=wanted)
-        if not len(tested):
-            raise ReportError(
-                f"run {run}: splits {', '.join(wanted)} were asked for, found "
-                f"{', '.join(sorted(set(rows.rows['split'])))} in the manifest. Give --split."
-            )
-        parts = [(tested, view) for view in views or views_with(opened, head.needs) or [CLEAN]]
         if manifest is None:
             _refuse_changed(run, config["manifest_fingerprint"], rows)
-            parts.insert(0, (hold_out(rows, recipe)[1], CLEAN))
-        for view in dict.fromkeys(view for _, view in parts):
+        parts = _parts(run, rows, wanted, held_out=None if manifest else hold_out(rows, recipe)[1])
+        shown = [
+            (part, view)
+            for part, only in parts
+            for view in only or views or views_with(opened, head.needs) or [CLEAN]
+        ]
+        for view in dict.fromkeys(view for _, view in shown):
             check_features(config, features_found(opened, head.needs, view))
         predictions = pd.concat(
-            [_predict(head, opened, part, view, device=device) for part, view in parts],
+            [_predict(head, opened, part, view, device=device) for part, view in shown],
             ignore_index=True,
         )
         write_whole(run / PREDICTIONS_FILE, partial(predictions.to_parquet, index=False))
-        tables[run] = evaluate_run(run, n_resamples=recipe.evaluate.n_resamples)
+        tables[run] = evaluate_run(
+            run,
+            n_resamples=recipe.evaluate.n_resamples,
+            evaluated_on={
+                "store": str(opened.path.resolve()),
+                "manifest": str(Path(manifest or config["manifest"]).resolve()),
+                "manifest_fingerprint": rows.fingerprint(),
+            },
+        )
     return tables
+
+
+def _parts(
+    run: Path, rows: Manifest, wanted: Sequence[str], *, held_out: Manifest | None
+) -> list[tuple[Manifest, list[str] | None]]:
+    """What to score: the images held out in training, in the clean view alone, and the wanted
+    splits in every view. Raises ReportError for absent splits and files named twice."""
+    there = set(rows.rows["split"])
+    faults = [
+        f"split {name}: absent, found {_named(there)}" for name in wanted if name not in there
+    ]
+    if repeated := int(rows.rows["path"].duplicated().sum()):
+        faults.append(f"{repeated} files are named twice; see `clare-cache manifest check`")
+    if held_out is not None:
+        faults = [f for f in faults if not f.startswith(tuple(f"split {v}:" for v in VALIDATION))]
+        wanted = [name for name in wanted if name not in VALIDATION]
+    raise_faults(ReportError, f"run {run}: evaluate", faults, advice="Correct --split.")
+    tested = rows.where(split=wanted).rows
+    if held_out is None:
+        return [(Manifest.from_rows(tested), None)]
+    tested = tested[~tested["path"].isin(held_out.rows["path"])]
+    parts: list[tuple[Manifest, list[str] | None]] = [(held_out, [CLEAN])]
+    return [*parts, (Manifest.from_rows(tested), None)] if len(tested) else parts
+
+
+def _named(splits: set[str]) -> str:
+    return ", ".join(sorted(name or "(none)" for name in splits))
 
 
 def views_with(store: Store, needs: Sequence[str]) -> list[str]:
@@ -146,9 +180,9 @@ def report(
     `root` is the folder of the images; with it the page shows pictures beside error maps.
     """
     folders = find_runs(runs)
-    if lacking := [str(run) for run in folders if not (run / PREDICTIONS_FILE).is_file()]:
+    if lacking := [str(run) for run in folders if not (run / METRICS_FILE).is_file()]:
         raise ReportError(
-            f"report: runs {', '.join(lacking)} have no {PREDICTIONS_FILE}. "
+            f"report: runs {', '.join(lacking)} have no {METRICS_FILE}. "
             "Run `clare-cache evaluate` on them first."
         )
     pictures = [] if root is None else collect_pictures(folders, Path(root))
@@ -156,15 +190,14 @@ def report(
 
 
 def collect_pictures(runs: Sequence[Path], root: Path) -> list[Picture]:
-    """A few test images of every generator, drawn by their ids, with error maps and scores."""
-    store = open_store(read_config(runs[0])["store"])
-    key = f"{CLEAN}/error_map"
-    if key not in store:
-        return []
+    """A few test images of every generator, drawn by their ids, with scores and, where the store
+    has them, error maps. The images are those of the first run's evaluation."""
     names = label_runs(runs)
-    tables = {names[run]: read_predictions(run / PREDICTIONS_FILE) for run in runs}
+    tables = {names[run]: read_predictions(run / PREDICTIONS_FILE) for run in names}
+    error_maps = _error_maps(runs[0])
     first = next(iter(tables.values()))
-    shown = first[~first["split"].isin({TRAINING, *VALIDATION}) & first["score"].notna()]
+    clean = first[(first["view"] == CLEAN) & first["score"].notna()]
+    shown = clean[~clean["split"].isin({TRAINING, *VALIDATION})]
     pictures = []
     for generator, rows in shown.groupby("generator", sort=False):
         order = generator_for(0, str(generator), "pictures").permutation(len(rows))
@@ -182,17 +215,32 @@ def collect_pictures(runs: Sequence[Path], root: Path) -> list[Picture]:
                     caption=row["path"],
                     label=int(row["label"]),
                     pixels=thumbnail(pixels, THUMBNAIL_PX),
-                    error_map=np.asarray(store[key].by_image_id([image_id])[0]),
+                    error_map=error_maps(image_id),
                     scores=_scores(tables, image_id),
                 )
             )
     return pictures
 
 
+def _error_maps(run: Path) -> Callable[[ImageId], NDArray[np.floating] | None]:
+    """Image id → its error map in the store that the run was scored on, or None."""
+    on = read_json(run / METRICS_FILE)["evaluated_on"]
+    store = open_store(on["store"])
+    if (key := f"{CLEAN}/error_map") not in store:
+        return lambda image_id: None
+    handle = store[key]
+
+    def find(image_id: ImageId) -> NDArray[np.floating] | None:
+        (row,) = store.rows_of([image_id])
+        return handle.read_rows(np.array([row]))[0] if row >= 0 and handle.present[row] else None
+
+    return find
+
+
 def _scores(tables: dict[str, pd.DataFrame], image_id: ImageId) -> dict[str, float]:
     found = {}
     for label, table in tables.items():
-        values = table.loc[table["image_id"] == image_id, "score"]
+        values = table.loc[(table["image_id"] == image_id) & (table["view"] == CLEAN), "score"]
         if len(values) and values.notna().any():
             found[label] = float(values.iloc[0])
     return found

@@ -1,25 +1,28 @@
 """Stage two as the user calls it: a recipe, a store and a manifest in, run folders out."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from clare_cache.backbones import FEATURES, load_text_tower
+from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.backbones.numerics import pick_device
 from clare_cache.data import load
 from clare_cache.errors import HeadError, TrainError, raise_faults
-from clare_cache.evaluate import read_config
+from clare_cache.evaluate import TRAINING, VALIDATION, read_config
 from clare_cache.fingerprint import differences
 from clare_cache.heads import build_head, head_needs, needs_text
 from clare_cache.heads.files import load_head as read_head
 from clare_cache.heads.protocol import Head, TextTower
 from clare_cache.manifest import Manifest, split_by_group
-from clare_cache.recipe import Recipe
+from clare_cache.recipe import Backbones, Recipe
 from clare_cache.seeds import seed_for
 from clare_cache.store import ArrayEntry, Store, open_store
 from clare_cache.train.loop import Member, train_members
 from clare_cache.train.runs import describe_run, save_run
 from clare_cache.types import CLEAN, OnProgress, ignore_progress
+from clare_cache.workflow.features import settings_from
 
 
 def train_head(
@@ -39,9 +42,10 @@ def train_head(
     store's CLIP came from. Raises TrainError, after saving the others, for heads that diverged
     before they finished an epoch.
     """
-    opened = open_store(store)
-    train_rows, validation_rows = hold_out(Manifest.read(manifest), recipe)
+    opened, rows = open_store(store), Manifest.read(manifest)
+    train_rows, validation_rows = hold_out(rows, recipe)
     needs = sorted({n for h in recipe.head for n in head_needs(h.family, **h.options)})
+    recipe = as_extracted(recipe, opened, needs)
     train = load(opened, train_rows, needs=needs)
     validation = load(opened, validation_rows, needs=needs)
     text = None
@@ -78,7 +82,11 @@ def train_head(
     for result in trained:
         folder = Path(out) / result.label
         description = describe_run(result, train, validation, recipe.train)
-        description |= _origin(opened, Path(manifest), result.head.needs)
+        description |= {
+            "manifest": str(Path(manifest).resolve()),
+            "manifest_fingerprint": rows.fingerprint(),
+            **_origin(opened, result.head.needs),
+        }
         alone = recipe.model_copy(update={"head": (sections[result.label],)})
         save_run(folder, result, description=description, recipe=alone.to_yaml())
         folders.append(folder)
@@ -92,11 +100,13 @@ def train_head(
 
 
 def hold_out(manifest: Manifest, recipe: Recipe) -> tuple[Manifest, Manifest]:
-    """The rows to train on and the rows to choose on, with no group in both.
+    """The rows to train on and the rows to choose on (split "val" in either result).
 
-    Raises TrainError when the manifest has no "train" split.
+    Raises TrainError when there is no split "train", and, all at once, for groups or images that
+    lie in two splits and for images with two labels: any of these makes a number flatter.
     """
-    train, validation = manifest.where(split="train"), manifest.where(split="val")
+    _refuse_leaks(manifest)
+    train, validation = manifest.where(split=TRAINING), manifest.where(split=VALIDATION)
     if not len(train):
         splits = sorted(set(manifest.rows["split"]))
         raise TrainError(
@@ -105,10 +115,62 @@ def hold_out(manifest: Manifest, recipe: Recipe) -> tuple[Manifest, Manifest]:
             "Name folders train/ and test/, or use `clare-cache manifest split`."
         )
     if len(validation):
-        return train, validation
+        return train, Manifest.from_rows(validation.rows.assign(split="val"))
     share = recipe.train.validation_fraction
     divided = split_by_group(train, {"train": 1 - share, "val": share}, seed=recipe.train.seed)
     return divided.where(split="train"), divided.where(split="val")
+
+
+def _refuse_leaks(manifest: Manifest) -> None:
+    rows = manifest.rows[manifest.rows["split"] != ""]
+    faults = []
+    for column, what in (("group", "split"), ("image_id", "split"), ("image_id", "label")):
+        counts = rows.groupby(column, sort=True)[what].nunique()
+        if len(shared := counts.index[counts > 1]):
+            examples = ", ".join(str(value) for value in shared[:3])
+            faults.append(f"{column} with two {what}s: {len(shared)}, for example {examples}")
+    raise_faults(
+        TrainError,
+        "train-head: the manifest's splits leak into each other",
+        faults,
+        advice="`clare-cache manifest check` lists all; `clare-cache manifest split` divides anew.",
+    )
+
+
+def as_extracted(recipe: Recipe, store: Store, needs: Sequence[str]) -> Recipe:
+    """The recipe with the backbones that the store's features were made with.
+
+    Raises TrainError listing each setting that the recipe states otherwise. Precision is the
+    extraction's own affair and is taken over.
+    """
+    entries = {name: store[f"{CLEAN}/{name}"].entry for name in needs}
+    declared: dict[str, dict[str, Any]] = {"error_map": {}, "clip": {}}
+    sources: dict[str, str | None] = {"error_map": None, "clip": None}
+    for name, entry in entries.items():
+        said = {key: value for key, value in entry.declared.items() if value is not None}
+        declared[FEATURES[name]].update(said)
+        sources[FEATURES[name]] = entry.source
+    found = Backbones(
+        sd=sources["error_map"],
+        clip=sources["clip"],
+        error_map=settings_from(ErrorMapConfig, declared["error_map"]),
+        image_tower=settings_from(ClipConfig, declared["clip"]),
+    )
+    faults = []
+    for section, made in (("error_map", "error_map"), ("image_tower", "clip")):
+        if section not in recipe.backbones.model_fields_set or not declared[made]:
+            continue
+        asked = asdict(getattr(recipe.backbones, section))
+        asked = {k: v for k, v in asked.items() if k in declared[made] and "dtype" not in k}
+        there = {key: declared[made][key] for key in asked}
+        faults += [f"{section}.{phrase}" for phrase in differences(asked, there)]
+    raise_faults(
+        TrainError,
+        f"store {store.path}: its features are not those of recipe {recipe.about.title}",
+        faults,
+        advice="Extract as the recipe says, or change its `backbones`.",
+    )
+    return recipe.model_copy(update={"backbones": found})
 
 
 def text_tower(store: Store, *, clip: str | None, device: str) -> TextTower:
@@ -135,14 +197,19 @@ def text_tower(store: Store, *, clip: str | None, device: str) -> TextTower:
     return tower
 
 
-def load_head(
-    run: str | Path, *, clip: str | None = None, device: str = "auto"
-) -> tuple[Head, dict[str, Any]]:
-    """A trained head in evaluation mode, and its `config.json`.
+def load_head(run: str | Path, *, clip: str | None = None, device: str = "auto") -> Head:
+    """A trained head in evaluation mode.
 
     Prompt heads get their text tower; `clip` says where its weights lie now, by default where
     they came from. Raises HeadError when the tower is another one.
     """
+    return load_run(run, clip=clip, device=device)[0]
+
+
+def load_run(
+    run: str | Path, *, clip: str | None = None, device: str = "auto"
+) -> tuple[Head, dict[str, Any]]:
+    """A trained head as `load_head` gives it, and its `config.json`."""
     config = read_config(Path(run))
     text = None
     if needs_text(config["family"]):
@@ -151,13 +218,11 @@ def load_head(
     return head.to(pick_device(device)), config
 
 
-def _origin(store: Store, manifest: Path, needs: Sequence[str]) -> dict[str, Any]:
-    """Where a run's data came from: what lets `evaluate` and `predict` find it again."""
+def _origin(store: Store, needs: Sequence[str]) -> dict[str, Any]:
+    """Where a run's features came from: what lets `evaluate` and `predict` find them again."""
     clip = _clip_entry(store)
     return {
         "store": str(store.path.resolve()),
-        "manifest": str(manifest.resolve()),
-        "manifest_fingerprint": Manifest.read(manifest).fingerprint(),
         "sources": {name: store[f"{CLEAN}/{name}"].entry.source for name in needs},
         "text_source": clip.source if clip else "",
     }

@@ -184,7 +184,7 @@ def test_a_report_needs_evaluated_runs(demo, tmp_path):
     run = tmp_path / "linear"
     run.mkdir()
     (run / "config.json").write_bytes((demo.runs / "linear/config.json").read_bytes())
-    with pytest.raises(ReportError, match=r"have no predictions\.parquet"):
+    with pytest.raises(ReportError, match=r"have no metrics\.json"):
         report([run], tmp_path / "report.html")
 
 
@@ -231,3 +231,118 @@ def test_views_are_scored_beside_the_clean_picture(demo, tmp_path):
     assert (test["n_scored"] == 54).all()
     page = report([tmp_path / "linear"], tmp_path / "report.html").read_text()
     assert "jpeg-q30" in page
+
+
+def copy_run(demo, tmp_path, name="linear"):
+    import shutil
+
+    shutil.copytree(demo.runs / name, tmp_path / name)
+    return tmp_path / name
+
+
+def test_training_again_drops_the_scores_of_before(demo, small_recipe, tmp_path):
+    from clare_cache.recipe import read_recipe
+
+    run = copy_run(demo, tmp_path)
+    recipe = read_recipe(small_recipe).select_heads(["linear"])
+    train_head(recipe, store=demo.store, manifest=demo.manifest, out=tmp_path, device="cpu")
+    assert {path.name for path in run.iterdir()} == {
+        "config.json",
+        "head.safetensors",
+        "history.jsonl",
+        "recipe.yaml",
+    }
+
+
+def test_a_recipe_that_the_store_does_not_fit_is_refused(demo, small_recipe, tmp_path):
+    from clare_cache.errors import TrainError
+    from clare_cache.recipe import parse_recipe
+
+    recipe = parse_recipe(
+        {
+            "about": {"title": "other"},
+            "backbones": {"error_map": {"timestep": 280}, "image_tower": {"tap": "block_output"}},
+            "head": [{"family": "rine"}, {"family": "error_map_resnet"}],
+        },
+        where="test",
+    )
+    with pytest.raises(TrainError) as caught:
+        train_head(recipe, store=demo.store, manifest=demo.manifest, out=tmp_path, device="cpu")
+    assert str(caught.value) == (
+        f"store {demo.store}: its features are not those of recipe other: 3 faults\n"
+        "  - error_map.ensemble: asked 4, found 1\n"
+        "  - error_map.timestep: asked 280, found 200\n"
+        '  - image_tower.tap: asked "block_output", found "mlp_input"\n'
+        "Extract as the recipe says, or change its `backbones`."
+    )
+
+
+def test_a_run_s_recipe_names_the_store_s_backbones(demo):
+    from clare_cache.recipe import read_recipe
+
+    found = read_recipe(demo.runs / "linear/recipe.yaml").backbones
+    assert (found.sd, found.clip, found.error_map.ensemble) == ("tiny", "tiny", 1)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_any_split_can_be_scored_without_counting_an_image_twice(demo, tmp_path, split):
+    run = copy_run(demo, tmp_path)
+    table = evaluate([run], splits=[split], device="cpu")[run]
+    n_images = {"val": 12, "test": 54, "train": 24}
+    pooled = table[table["generator"] == "all"].set_index("split")["n_scored"]
+    assert dict(pooled) == {"val": 12, split: n_images[split]}
+
+
+def test_a_mistyped_split_is_refused_before_anything_is_written(demo, tmp_path):
+    run = copy_run(demo, tmp_path)
+    before = (run / "predictions.parquet").read_bytes()
+    with pytest.raises(ReportError) as caught:
+        evaluate([run], splits=["test", "tset"], device="cpu")
+    assert str(caught.value) == (
+        f"run {run}: evaluate: 1 fault\n  - split tset: absent, found test, train\nCorrect --split."
+    )
+    assert (run / "predictions.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "valid"])
+def test_a_validation_split_is_used_and_must_not_leak(demo, small_recipe, tmp_path, name):
+    from clare_cache.errors import TrainError
+    from clare_cache.recipe import read_recipe
+    from clare_cache.workflow.training import hold_out
+
+    rows = cc.Manifest.read(demo.manifest).rows.copy()
+    chosen = (rows["split"] == "train") & rows["group"].isin(["china-0", "china-5"])
+    rows.loc[chosen, "split"] = name
+    recipe = read_recipe(small_recipe)
+    train, validation = hold_out(cc.Manifest.from_rows(rows), recipe)
+    assert set(validation.rows["group"]) == {"china-0", "china-5"}
+    assert set(validation.rows["split"]) == {"val"}
+    assert len(train) + len(validation) == 36
+    first = rows.index[chosen][0]
+    rows.loc[first, "split"] = "train"
+    twin = rows.loc[[rows.index[-1]]].assign(path="twin.png", label=lambda r: 1 - r["label"])
+    leaky = cc.Manifest.from_rows(pd.concat([rows, twin]))
+    with pytest.raises(TrainError) as caught:
+        hold_out(leaky, recipe)
+    assert str(caught.value) == (
+        "train-head: the manifest's splits leak into each other: 2 faults\n"
+        f"  - group with two splits: 1, for example {rows.loc[first, 'group']}\n"
+        f"  - image_id with two labels: 1, for example {twin['image_id'].iloc[0]}\n"
+        "`clare-cache manifest check` lists all; `clare-cache manifest split` divides anew."
+    )
+
+
+def test_pictures_are_shown_where_there_are_no_error_maps(demo, tmp_path):
+    manifest = cc.Manifest.read(demo.manifest)
+    run = copy_run(demo, tmp_path)
+    extract(
+        manifest,
+        tmp_path / "store",
+        root=demo.images,
+        features=["clip_embedding"],
+        clip="tiny",
+        device="cpu",
+    )
+    evaluate([run], store=tmp_path / "store", device="cpu")
+    page = report([run], tmp_path / "report.html", root=demo.images).read_text()
+    assert "test/real/flower" in page

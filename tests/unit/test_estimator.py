@@ -112,5 +112,5 @@ def test_before_fitting_and_with_absent_arrays(images):
 def test_a_diverging_head_is_an_error(images):
     arrays, labels = images
     head = HeadClassifier("rine", depth=1, width=8, optimiser={"lr": 1e30})
-    with pytest.raises(TrainError, match="fit of head rine: 1 fault\n  - loss became"):
+    with pytest.raises(TrainError, match="rine: 1 fault\n  - scores stopped being finite"):
         head.fit(arrays, labels)

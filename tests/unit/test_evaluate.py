@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from clare_cache import metrics
+from clare_cache.errors import ReportError
 from clare_cache.evaluate import (
     TABLE_COLUMNS,
     assess_run,
@@ -238,7 +239,9 @@ def test_run_files_hold_table_headline_warnings_and_card(tmp_path: Path) -> None
     assert "`clip_block_cls`: fingerprint `0123456789abcdef`" in card
     assert "above 0.4, chosen on: validation split, 60 images, 30 groups" in card
     assert "| test | a | gan | yes | 12 + 0 | – | – | " in card
-    assert 'cc.load_head("rine-2")' in card
+    assert f'cc.load_head("{run}")' in card
+    assert "Manifest: faces.parquet. Store: faces-store." in card
+    assert record["evaluated_on"] == {"store": "faces-store", "manifest": "faces.parquet"}
     assert "66.7% of the fake images" in card
     assert sorted(path.name for path in run.iterdir()) == [
         "README.md",
@@ -280,3 +283,23 @@ def test_ranking_sees_what_probabilities_round_away():
     row = tabulate(table, threshold=0.5, n_resamples=0).iloc[0]
     assert row["auc"] == pytest.approx(roc_auc_score(table["label"], table["log_odds"]))
     assert row["auc"] != 0.5
+
+
+def test_scores_of_other_weights_are_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", predictions(), weights_sha256="a" * 64)
+    evaluate_run(run, n_resamples=5)
+    assess_run(run)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"weights_sha256": "b" * 64}))
+    with pytest.raises(ReportError, match="its scores are of other weights than its head"):
+        assess_run(run)
+
+
+def test_scores_on_other_images_say_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", predictions())
+    on = {"store": "other-store", "manifest": "other.parquet"}
+    evaluate_run(run, n_resamples=5, evaluated_on=on)
+    card = (run / "README.md").read_text()
+    assert "* trained on manifest: faces.parquet" in card
+    assert "Manifest: other.parquet. Store: other-store." in card
+    assert json.loads((run / "metrics.json").read_text())["evaluated_on"] == on
