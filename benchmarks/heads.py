@@ -79,7 +79,7 @@ def main() -> None:
 def measure_parts(text: ClipTextTower, device: torch.device, repeats: int) -> None:
     """The two shortcuts alone."""
     print(f"{'part':34} {'batch':>5} {'fast':>9} {'plain':>9} {'ratio':>7}  target")
-    n_images = 4
+    n_images = 16
     learner = PromptLearner(text, n_context=16, condition_width=3072).to(device)
     condition = torch.randn(n_images, 3072, device=device)
     fast, plain = alternate(

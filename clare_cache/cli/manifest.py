@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from clare_cache.cli.options import AsJson, ManifestFile, Root, Workers
-from clare_cache.cli.output import print_failures, print_json, print_result, say
+from clare_cache.cli.output import count, print_failures, print_json, print_result, say
 from clare_cache.cli.progress import show_progress
 
 app = typer.Typer(no_args_is_help=True)
@@ -47,12 +47,19 @@ def build(
             on_progress=on_progress,
         )
     result.manifest.write(output)
-    print_result(f"{output}: {len(result.manifest)} images")
+    print_result(f"{output}: {count(len(result.manifest), 'image')}")
     for sentence in result.remarks:
         say(sentence)
+    unread = [vars(failure) for failure in result.failures if not failure.image_id]
+    refused = [vars(failure) for failure in result.failures if failure.image_id]
+    if unread:
+        say(f"{count(len(unread), 'path')} could not be read: no row, not counted above:")
+        print_failures(unread)
+    if refused:
+        files = count(len(refused), "file")
+        say(f"{files} cannot be used as an image: in the manifest, listed again by extract:")
+        print_failures(refused)
     if result.failures:
-        say(f"{len(result.failures)} files cannot be read as images; extract will list them too:")
-        print_failures([vars(failure) for failure in result.failures])
         raise typer.Exit(3)
 
 
@@ -73,7 +80,7 @@ def check(
     else:
         for fault in faults:
             print_result(str(fault))
-        print_result(f"{manifest}: {len(found)} images, {len(faults)} faults")
+        print_result(f"{manifest}: {count(len(found), 'image')}, {count(len(faults), 'fault')}")
     if faults:
         raise typer.Exit(1)
 

@@ -12,6 +12,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -36,21 +37,7 @@ def show_progress() -> Iterator[OnProgress]:
     """A callback that shows how far the work is, at which rate, and when it will end."""
     if Console(stderr=True).is_terminal:
         with _bar() as bar:
-            tasks: dict[str, int] = {}
-
-            def on_terminal(step: Step) -> None:
-                if step.what not in tasks:
-                    tasks[step.what] = bar.add_task(
-                        step.what, total=step.total, unit=step.unit, note=step.note
-                    )
-                bar.update(
-                    tasks[step.what],  # type: ignore[arg-type]
-                    completed=step.done,
-                    total=step.total,
-                    note=step.note,
-                )
-
-            yield on_terminal
+            yield _bar_updater(bar)
     else:
         yield _line_printer()
 
@@ -68,18 +55,33 @@ def _bar() -> Progress:
     )
 
 
+def _bar_updater(bar: Progress) -> OnProgress:
+    tasks: dict[str, TaskID] = {}
+
+    def on_terminal(step: Step) -> None:
+        if step.what not in tasks:
+            tasks[step.what] = bar.add_task(
+                step.what, total=step.total, unit=step.unit, note=step.note
+            )
+        # rich leaves the first update out of its speed, as `_line_printer` does.
+        bar.update(tasks[step.what], completed=step.done, total=step.total, note=step.note)
+
+    return on_terminal
+
+
 def _line_printer() -> OnProgress:
-    started: dict[str, float] = {}
+    started: dict[str, tuple[float, int]] = {}
     printed: dict[str, float] = {}
 
     def on_line(step: Step) -> None:
         now = time.monotonic()
-        began = started.setdefault(step.what, now)
+        # The clock starts with the first report, so what that one brings was not timed.
+        began, untimed = started.setdefault(step.what, (now, step.done))
         due = now - printed.get(step.what, now - SECONDS_BETWEEN_LINES) >= SECONDS_BETWEEN_LINES
         if not due and step.done < step.total:
             return
         printed[step.what] = now
-        rate = step.done / (now - began) if now > began else 0.0
+        rate = (step.done - untimed) / (now - began) if now > began else 0.0
         eta = f", ETA {(step.total - step.done) / rate:.0f} s" if rate else ""
         sys.stderr.write(
             f"{step.what}: {step.done}/{step.total} {step.unit}s"

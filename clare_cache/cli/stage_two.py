@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from clare_cache.cli.options import AsJson, Clip, Device, RunFolders, Sd
-from clare_cache.cli.output import print_json, print_result, print_table, say
+from clare_cache.cli.output import count, print_json, print_result, print_table, say
 from clare_cache.cli.progress import show_progress
 
 
@@ -120,7 +120,7 @@ def predict(
         )
     if output is not None:
         table.to_csv(output, index=False)
-        print_result(f"{output}: {len(table)} images")
+        print_result(f"{output}: {count(len(table), 'image')}")
     elif json:
         print_json(table.astype(object).where(table.notna(), None).to_dict("records"))
     else:

@@ -43,7 +43,9 @@ def evaluate_run(
     """
     found = assess_run(run, n_resamples=n_resamples, seed=seed, reuse=False)
     if evaluated_on is None:
-        evaluated_on = {name: found.config.get(name) for name in ("store", "manifest")}
+        evaluated_on = {
+            name: found.config.get(name) for name in ("store", "manifest", "manifest_fingerprint")
+        }
     record = {
         "evaluated_on": dict(evaluated_on),
         "weights_sha256": found.config.get("weights_sha256"),

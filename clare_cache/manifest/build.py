@@ -15,11 +15,12 @@ import pandas as pd
 
 from clare_cache.errors import ManifestError, raise_faults
 from clare_cache.manifest.contents import Content, Probe, read_contents
-from clare_cache.manifest.layout import LABEL_FOLDERS, Place, place_of
+from clare_cache.manifest.layout import LABEL_FOLDERS, Place, contradictions_of, place_of
 from clare_cache.manifest.table import (
     COLUMNS,
     Manifest,
     faulty_rows,
+    is_misplaced,
     path_faults,
     read_table,
     refuse,
@@ -62,19 +63,21 @@ def build_folder(
     is the group; without it every image is its own group.
 
     Raises ManifestError for an absent or empty root, a bad pattern, and, all together, for files
-    under no label folder or that the pattern does not match.
+    under no label folder, under folders that name both labels or two splits, or that the pattern
+    does not match.
     """
     root = Path(root)
     pattern = _compiled(group_pattern)
     paths, other_files, failures = _listed(root)
     places: list[Place] = []
     groups: list[str | None] = []
-    unlabelled, ungrouped, unnameable = [], [], []
+    unlabelled, contradictory, ungrouped, unnameable = [], [], [], []
     for path in paths:
         if not _is_portable(path):
             unnameable.append(f"{path!r}: the name has a backslash, a line break or no UTF-8")
             continue
         place = place_of(PurePosixPath(path), root_name=root.resolve().name)
+        contradictory += [f"{path}: {fault}" for fault in contradictions_of(PurePosixPath(path))]
         match = pattern.search(path) if pattern else None
         if place is None:
             unlabelled.append(f"{path}: is under no folder named {', '.join(LABEL_FOLDERS)}")
@@ -88,6 +91,7 @@ def build_folder(
         f"build a manifest of {root}",
         nothing,
         unlabelled,
+        contradictory,
         ungrouped,
         unnameable,
         advice="Rename or move the files, or list them with their labels in a table instead.",
@@ -116,9 +120,9 @@ def build_csv(
 ) -> BuildResult:
     """The manifest of the files that a .csv, .parquet or .jsonl table lists.
 
-    The table needs `path` (relative to `root`, or absolute inside it) and `label` (0, 1, real or
-    fake); other manifest columns are taken over, size and format are measured. `columns` renames
-    first, e.g. `{"file_name": "path"}`.
+    The table needs `path` (relative to `root`, or absolute inside it; `./a.png` is `a.png`) and
+    `label` (0, 1, real or fake); other manifest columns are taken over, size and format are
+    measured. `columns` renames first, e.g. `{"file_name": "path"}`.
 
     Raises ManifestError, all faults together, for missing columns, bad labels, absent files and
     an `image_id` that is not the file's.
@@ -130,12 +134,15 @@ def build_csv(
     table = table.drop(columns=[*ignored]).reset_index(drop=True)
     labels = table["label"].map(lambda value: _LABEL_WORDS.get(str(value).strip().lower()))
     table = table.assign(path=[_relative(value, root) for value in table["path"]])
-    absent = [_is_absent(root / str(value)) for value in table["path"]]
-    misplaced = path_faults(table["path"])
+    absent = [
+        not misplaced and _is_absent(root / str(value))
+        for value, misplaced in zip(table["path"], is_misplaced(table["path"]), strict=True)
+    ]
     refuse(
         asked,
         faulty_rows(labels.isna(), table["label"], "0, 1, real or fake"),
-        misplaced or faulty_rows(absent, table["path"], f"a file under {root}"),
+        path_faults(table["path"]),
+        faulty_rows(absent, table["path"], f"a file under {root}"),
         advice="Rows count from 1.",
     )
     contents = list(
@@ -219,10 +226,12 @@ def _renamed(table: pd.DataFrame, columns: Mapping[str, str], *, asked: str) -> 
 
 
 def _relative(path: Any, root: Path) -> Any:
-    """The path relative to the root, if it is an absolute one inside it; else as it is."""
-    if isinstance(path, str) and Path(path).is_relative_to(root.absolute()):
+    """The path in its one spelling, relative to the root if it lies inside; else as it is."""
+    if not isinstance(path, str) or not path:
+        return path
+    if Path(path).is_relative_to(root.absolute()):
         return Path(path).relative_to(root.absolute()).as_posix()
-    return path
+    return PurePosixPath(path).as_posix()
 
 
 def _is_absent(path: Path) -> bool:

@@ -4,6 +4,7 @@ Holds for ForenSynths and UniversalFakeDetect (`0_real`, `1_fake`), GenImage (`n
 any `real`/`fake` tree.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -39,9 +40,10 @@ class Place:
 def place_of(path: PurePosixPath, *, root_name: str) -> Place | None:
     """What the folders of a path say, or None when none of them names a label.
 
-    Label and split come from the folder nearest to the root that names one, in any case. The
-    other folders above the label are the source (the root's name if there are none). A fake's
-    generator is the first folder below the label, else the first folder of the source.
+    Label and split come from the folder nearest to the root that names one, in any case; whether
+    others agree is for `contradictions_of` to say. The other folders above the label are the
+    source (the root's name if there are none). A fake's generator is the first folder below the
+    label, else the first folder of the source.
     """
     folders = path.parts[:-1]
     splits = [SPLIT_FOLDERS[f.lower()] for f in folders if f.lower() in SPLIT_FOLDERS]
@@ -58,3 +60,17 @@ def place_of(path: PurePosixPath, *, root_name: str) -> Place | None:
         source="/".join(above) or root_name,
         generator="real" if label == REAL else maker,
     )
+
+
+def contradictions_of(path: PurePosixPath) -> list[str]:
+    """What the folders of a path say twice and differently, one sentence each."""
+    kinds: tuple[tuple[str, Mapping[str, int | str]], ...] = (
+        ("both labels", LABEL_FOLDERS),
+        ("several splits", SPLIT_FOLDERS),
+    )
+    found = []
+    for what, meanings in kinds:
+        naming = [folder for folder in path.parts[:-1] if folder.lower() in meanings]
+        if len({meanings[folder.lower()] for folder in naming}) > 1:
+            found.append(f"is under folders that name {what}: {', '.join(naming)}")
+    return found

@@ -62,7 +62,8 @@ class Manifest:
     @classmethod
     def read(cls, path: str | Path) -> "Manifest":
         """The manifest in a .parquet, .csv or .jsonl file, validated as in `from_rows`."""
-        return cls(_tidy(read_table(Path(path)), asked=f"manifest {path}"))
+        advice = "Build one with `clare-cache manifest build`, or correct the path."
+        return cls(_tidy(read_table(Path(path), if_absent=advice), asked=f"manifest {path}"))
 
     def write(self, path: str | Path) -> Path:
         """Replace `path` (.parquet, .csv or .jsonl) in one step; returns it."""
@@ -103,16 +104,17 @@ class Manifest:
         return fingerprint(sorted(rows.itertuples(index=False, name=None)))
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, *, if_absent: str = "Correct the path.") -> pd.DataFrame:
     """The unvalidated rows of a .parquet, .csv or .jsonl file; CSV values are all text.
 
-    Raises ManifestError when there is no such file or it cannot be parsed.
+    Raises ManifestError when there is no such file (with the advice `if_absent`) or it cannot be
+    parsed.
     """
     reader = _READERS[_suffix(path)]
     try:
         return reader(path)
     except FileNotFoundError as error:
-        raise ManifestError(f"{path}: there is no such file.") from error
+        raise ManifestError(f"{path}: there is no such file. {if_absent}") from error
     except (OSError, ValueError) as error:
         raise ManifestError(f"{path}: cannot be read as {path.suffix}: {error}") from error
 
@@ -140,10 +142,15 @@ def faulty_rows(bad: Any, values: pd.Series, expected: str) -> list[str]:
     ]
 
 
+def is_misplaced(paths: pd.Series) -> pd.Series:
+    """Per row, whether the path is not a relative one that all three formats can hold."""
+    return _as_text(paths).str.contains(_NO_RELATIVE_PATH).fillna(True)
+
+
 def path_faults(paths: pd.Series) -> list[str]:
-    """One fault for each row whose path is not a relative one that all three formats can hold."""
-    bad = _as_text(paths).str.contains(_NO_RELATIVE_PATH).fillna(True)
-    return faulty_rows(bad, paths, "a relative path written with '/', without '..' or line breaks")
+    """One fault for each row whose path `is_misplaced`."""
+    expected = "a relative path written with '/', without '..' or line breaks"
+    return faulty_rows(is_misplaced(paths), paths, expected)
 
 
 def _tidy(rows: pd.DataFrame, *, asked: str) -> pd.DataFrame:

@@ -77,7 +77,7 @@ def build_report(
     page = _render(
         title=title,
         summary=_summarise(found),
-        notes=[*notes, *_warnings(found)],
+        notes=[*notes, *provenance.mixed_manifests(found), *_warnings(found)],
         runs=found,
         leaderboard=tables.leaderboard(found),
         splits=[

@@ -1,14 +1,13 @@
 """Images with their error maps, as data URLs that need no other file."""
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clare_cache.images import encode_png, thumbnail
 from clare_cache.types import FAKE, Pixels
 
 THUMBNAIL_PX = 192
@@ -61,36 +60,18 @@ def draw_strip(pictures: Sequence[Picture]) -> Strip:
     span = (high - low) or 1.0
     colours = colormaps[COLOUR_MAP]
     maps = [
-        None if values is None else encode_png(colours((values - low) / span, bytes=True)[..., :3])
+        None if values is None else as_url(colours((values - low) / span, bytes=True)[..., :3])
         for values in flat
     ]
     stops = (colours(np.linspace(0, 1, 9), bytes=True)[:, :3]).tolist()
     gradient = ", ".join(f"rgb({r} {g} {b})" for r, g, b in stops)
-    images = tuple(encode_png(shrink(p.pixels)) for p in pictures)
+    images = tuple(as_url(thumbnail(p.pixels, THUMBNAIL_PX)) for p in pictures)
     return Strip(images, tuple(maps), low, high, gradient)
 
 
-def shrink(pixels: Pixels, size_px: int = THUMBNAIL_PX) -> Pixels:
-    """The picture at most about `size_px` wide and high, by averaging whole blocks of pixels."""
-    height, width = pixels.shape[:2]
-    block = -(-max(height, width) // size_px)
-    # A picture thinner than one block keeps its single row or column.
-    rows, columns = min(block, height), min(block, width)
-    kept = pixels[: height // rows * rows, : width // columns * columns]
-    tall, wide = kept.shape[0] // rows, kept.shape[1] // columns
-    blocks = kept.reshape(tall, rows, wide, columns, 3)
-    return np.asarray(np.rint(blocks.mean(axis=(1, 3))), dtype=np.uint8)
-
-
-def encode_png(pixels: Pixels) -> str:
+def as_url(pixels: Pixels) -> str:
     """The pixels (height, width, 3) as a `data:image/png` URL."""
-    from matplotlib.image import imsave
-
-    file = io.BytesIO()
-    # None keeps matplotlib's version out of the file; its stubs only know text.
-    unsigned: Any = {"Software": None}
-    imsave(file, np.ascontiguousarray(pixels), format="png", metadata=unsigned)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode("ascii")
 
 
 def _channel_mean(error_map: NDArray[np.floating]) -> NDArray[np.float64]:

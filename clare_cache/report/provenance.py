@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from clare_cache.report.runs import ReportedRun
+from clare_cache.report.runs import ORIGIN, ReportedRun
 from clare_cache.report.tables import DASH, Cell, Column, Table
 
 MAX_MISSING_ROWS = 50
@@ -71,7 +71,13 @@ def features(runs: Sequence[ReportedRun]) -> Table:
 
 
 def trainings(runs: Sequence[ReportedRun], store: str | None = None) -> Table:
-    """How each head was made; `store` is named for runs that do not name theirs."""
+    """How each head was made; `store` is named for runs that do not name theirs.
+
+    Where a run was evaluated on another manifest or store than it was trained on, both are named.
+    """
+    is_elsewhere = any(
+        run.evaluated_on[name] != run.config.get(name) for run in runs for name in ORIGIN
+    )
     rows = []
     for run in runs:
         config = run.config
@@ -87,14 +93,52 @@ def trainings(runs: Sequence[ReportedRun], store: str | None = None) -> Table:
                     str(config.get("threshold_from") or "origin not recorded"),
                     numeric=False,
                 ),
-                Cell(str(config.get("manifest") or DASH), numeric=False),
-                Cell(str(config.get("store") or store or DASH), numeric=False),
+                *_origin_cells(config, store),
+                *(_origin_cells(run.evaluated_on, store) if is_elsewhere else ()),
                 Cell(" · ".join(_flat(config.get("versions", {}))) or DASH, numeric=False),
             )
         )
-    titles = ("Head", "Options", "Training", "Threshold", "Manifest", "Store", "Versions")
-    columns = tuple(Column(title, numeric=False) for title in titles)
+    bands = ("Trained on", "Evaluated on") if is_elsewhere else ("",)
+    columns = (
+        *(Column(title, numeric=False) for title in ("Head", "Options", "Training", "Threshold")),
+        *(Column(title, band, numeric=False) for band in bands for title in ("Manifest", "Store")),
+        Column("Versions", numeric=False),
+    )
     return Table("Runs", columns, tuple(rows))
+
+
+def mixed_manifests(runs: Sequence[ReportedRun]) -> list[str]:
+    """Warnings where the runs' validation or test numbers come from different manifests."""
+    kinds: dict[str, list[str]] = {}
+    origins = (
+        ("validation", [run.validated_on for run in runs]),
+        ("test", [run.evaluated_on for run in runs]),
+    )
+    for kind, found in origins:
+        users: dict[tuple[str, str], list[str]] = {}
+        for run, origin in zip(runs, found, strict=True):
+            if digest := origin.get("manifest_fingerprint"):
+                users.setdefault((digest, str(origin.get("manifest"))), []).append(run.label)
+        if len({digest for digest, _ in users}) > 1:
+            named = (
+                f"{', '.join(labels)} on {manifest} (fingerprint {digest})"
+                for (digest, manifest), labels in users.items()
+            )
+            kinds.setdefault("; ".join(named), []).append(kind)
+    return [
+        f"The {' and '.join(what)} numbers come from manifests with different images, labels or "
+        f"splits, so a higher one need not mean a better head: {named}. "
+        "Compare heads within one manifest."
+        for named, what in kinds.items()
+    ]
+
+
+def _origin_cells(origin: Mapping[str, Any], store: str | None) -> tuple[Cell, Cell]:
+    digest = str(origin.get("manifest_fingerprint") or "")
+    return (
+        Cell(str(origin.get("manifest") or DASH), digest, numeric=False),
+        Cell(str(origin.get("store") or store or DASH), numeric=False),
+    )
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

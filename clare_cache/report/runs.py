@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from clare_cache.errors import ReportError, raise_faults
@@ -18,10 +18,15 @@ from clare_cache.evaluate import (
     split_order,
     view_order,
 )
+from clare_cache.files import read_json
+from clare_cache.fingerprint import file_digest
 
 Row = Mapping[str, Any]
 Place = tuple[str, str, str, str]
 """Split, view, source and generator: the address of a row of the tidy table."""
+
+ORIGIN = ("store", "manifest", "manifest_fingerprint")
+"""What says which images and features are behind a run's numbers."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,22 @@ class ReportedRun:
     evaluation: Evaluation
     rows: Mapping[Place, Row]
     history: tuple[Row, ...]
+    recorded: Mapping[str, Any]
+
+    @property
+    def evaluated_on(self) -> Mapping[str, Any]:
+        """`store`, `manifest` and `manifest_fingerprint` behind the scores: as metrics.json says,
+        or else those of the training; None where neither says."""
+        origin = {name: self.recorded.get(name) or self.config.get(name) for name in ORIGIN}
+        if origin["manifest"] != self.config.get("manifest"):
+            origin["manifest_fingerprint"] = self.recorded.get("manifest_fingerprint")
+        return origin
+
+    @property
+    def validated_on(self) -> Mapping[str, Any]:
+        """The same of the validation scores, which may be those of the training's epochs."""
+        is_scored = any(split in VALIDATION for split in splits_of([self]))
+        return self.evaluated_on if is_scored else self.config
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -51,7 +72,7 @@ class ReportedRun:
 
 
 def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
-    """The runs, best validation AUC first (then AP, then the order given).
+    """The runs, best validation AUC first (then AP, then the order given); each folder once.
 
     Raises ReportError that lists what is wrong with every folder.
     """
@@ -61,13 +82,13 @@ def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
             "`clare-cache train-head` wrote."
         )
     evaluations, faults = [], []
-    for folder in folders:
+    for folder in _each_once(folders):
         try:
-            evaluations.append((assess_run(folder), _read_history(folder)))
+            evaluations.append((assess_run(folder), _read_history(folder), _read_origin(folder)))
         except ReportError as error:
             faults.append(str(error).replace("\n", "\n    "))
     raise_faults(ReportError, "report", faults)
-    labels = _distinct([(found.run, found.config) for found, _ in evaluations])
+    labels = _distinct([(found.run, found.config) for found, *_ in evaluations])
     runs = [
         ReportedRun(
             label=label,
@@ -75,8 +96,9 @@ def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
             evaluation=found,
             rows={_place(row): row for row in as_records(found.table)},
             history=history,
+            recorded=recorded,
         )
-        for label, (found, history) in zip(labels, evaluations, strict=True)
+        for label, (found, history, recorded) in zip(labels, evaluations, strict=True)
     ]
     ranked = sorted(runs, key=_validation_rank)
     return [replace(run, slot=k) for k, run in enumerate(ranked)]
@@ -87,8 +109,10 @@ def label_runs(folders: Sequence[Path]) -> dict[Path, str]:
 
     Raises ReportError for a run without a usable config.json.
     """
-    found = [(folder, read_config(folder)) for folder in folders]
-    return dict(zip(folders, _distinct(found), strict=True))
+    shown = _each_once(folders)
+    labels = _distinct([(folder, read_config(folder)) for folder in shown])
+    names = {folder.resolve(): label for folder, label in zip(shown, labels, strict=True)}
+    return {folder: names[folder.resolve()] for folder in folders}
 
 
 def splits_of(runs: Iterable[ReportedRun]) -> list[str]:
@@ -138,12 +162,33 @@ def _validation_rank(run: ReportedRun) -> tuple[float, float]:
     return -(row["auc"] or 0.0), -(row["average_precision"] or 0.0)
 
 
+def _each_once(folders: Sequence[Path]) -> list[Path]:
+    """The folders without those that were given before, under whatever spelling."""
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
 def _distinct(found: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[str]:
+    """Labels; where several runs share one, with the end of the folder's path that tells apart."""
     labels = [str(config["label"]) for _, config in found]
-    return [
-        f"{label} ({folder.name})" if labels.count(label) > 1 else label
-        for label, (folder, _) in zip(labels, found, strict=True)
-    ]
+    parts = [folder.resolve().parts for folder, _ in found]
+    names = []
+    for label, mine in zip(labels, parts, strict=True):
+        rivals = [p for p, other in zip(parts, labels, strict=True) if other == label and p != mine]
+        n = next(n for n in range(1, len(mine) + 1) if mine[-n:] not in {p[-n:] for p in rivals})
+        names.append(f"{label} ({PurePath(*mine[-n:])})" if rivals else label)
+    return names
+
+
+def _read_origin(folder: Path) -> Mapping[str, Any]:
+    """What metrics.json says the predictions were made from; nothing if it is of older ones."""
+    path = folder / "metrics.json"
+    record = read_json(path) if path.exists() else {}
+    if record.get("predictions") != file_digest(folder / "predictions.parquet"):
+        return {}
+    return record.get("evaluated_on") or {}
 
 
 def _read_history(folder: Path) -> tuple[Row, ...]:

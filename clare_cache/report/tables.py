@@ -107,7 +107,7 @@ def leaderboard(runs: Sequence[ReportedRun]) -> Table:
         Column("AP", judged),
         Column("AUC", judged),
         Column("Accuracy", judged, hint="at the threshold chosen on validation"),
-        Column("Mean AP", judged, hint="mean over generators, each against all reals"),
+        Column("Mean AP", judged, hint="mean over generators, each against its reals"),
         Column("Lowest AP", judged, hint="the generator with the lowest average precision"),
         Column("Coverage", judged, hint="images with a score, of those asked for"),
     )

@@ -59,7 +59,7 @@ def build_manifest(
             "`csv ROOT --table FILE [--rename THEIRS=OURS]`. Correct the options."
         )
     remarks = [
-        f"{count} files ending in {suffix or 'nothing'} were left out: no image suffix"
+        f"left out, no image suffix: {count} ending in {suffix or 'nothing'}"
         for suffix, count in sorted(result.other_files.items())
     ]
     remarks += [f"column {name} is not a manifest's, left out" for name in result.ignored_columns]

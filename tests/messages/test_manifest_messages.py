@@ -62,7 +62,13 @@ def test_many_like_faults_are_counted(tmp_path):
 
 def test_files_that_cannot_be_read(tmp_path):
     absent, text = tmp_path / "absent.csv", tmp_path / "m.txt"
-    assert message_of(Manifest.read, absent) == f"{absent}: there is no such file."
+    assert message_of(Manifest.read, absent) == (
+        f"{absent}: there is no such file. Build one with `clare-cache manifest build`, or correct "
+        "the path."
+    )
+    assert message_of(build_csv, absent, tmp_path, probe=probe) == (
+        f"{absent}: there is no such file. Correct the path."
+    )
     assert message_of(Manifest.read, text) == (
         f"{text}: expected a file ending in .parquet, .csv, .jsonl, found 'm.txt'."
     )
@@ -113,6 +119,20 @@ def test_files_under_no_label_folder(tmp_path):
     ]
 
 
+def test_files_under_folders_that_contradict_each_other(tmp_path):
+    names = ["nature/train/fake/g/a.png", "train/real/test/b.png", "misc/c.png", "real/d.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert message_of(build_folder, tmp_path, probe=probe) == (
+        f"build a manifest of {tmp_path}: 3 faults\n"
+        "  - misc/c.png: is under no folder named real, 0_real, nature, fake, 1_fake, ai\n"
+        "  - nature/train/fake/g/a.png: is under folders that name both labels: nature, fake\n"
+        "  - train/real/test/b.png: is under folders that name several splits: train, test\n"
+        "Rename or move the files, or list them with their labels in a table instead."
+    )
+
+
 def test_folders_without_images(tmp_path):
     absent = tmp_path / "absent"
     assert message_of(build_folder, absent, probe=probe) == (
@@ -152,6 +172,23 @@ def test_a_table_with_wrong_rows(tmp_path):
     assert message_of(build_csv, table, tmp_path, probe=probe) == (
         f"build a manifest of {table}: 2 faults\n"
         "  - label: expected 0, 1, real or fake, found 'yes' in row 1\n"
+        f"  - path: expected a file under {tmp_path}, found 'b.png' in row 2\n"
+        "Rows count from 1."
+    )
+
+
+def test_a_table_with_paths_outside_the_root_and_absent_ones(tmp_path):
+    table = tmp_path / "t.jsonl"
+    table.write_text(
+        '{"path": "../x.png", "label": 0}\n{"path": "./b.png", "label": 0}\n'
+        '{"path": "", "label": 0}\n{"path": null, "label": 0}\n'
+    )
+    misplaced = "path: expected a relative path written with '/', without '..' or line breaks, "
+    assert message_of(build_csv, table, tmp_path, probe=probe) == (
+        f"build a manifest of {table}: 4 faults\n"
+        f"  - {misplaced}found '../x.png' in row 1\n"
+        f"  - {misplaced}found '' in row 3\n"
+        f"  - {misplaced}found nothing in row 4\n"
         f"  - path: expected a file under {tmp_path}, found 'b.png' in row 2\n"
         "Rows count from 1."
     )

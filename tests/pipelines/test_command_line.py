@@ -80,7 +80,7 @@ def test_a_check_that_finds_faults_ends_with_status_1(command, faces):
     done = command("manifest", "check", "m.csv", "--root", "images", folder=faces)
     assert done.status == 1
     assert "broken.png" in done.out
-    assert "31 images, 1 faults" in done.out
+    assert "31 images, 1 fault\n" in done.out
 
 
 def test_verify_finds_a_flipped_bit(command, faces):

@@ -241,7 +241,11 @@ def test_run_files_hold_table_headline_warnings_and_card(tmp_path: Path) -> None
     assert "| test | a | gan | yes | 12 + 0 | – | – | " in card
     assert f'cc.load_head("{run}")' in card
     assert "Manifest: faces.parquet. Store: faces-store." in card
-    assert record["evaluated_on"] == {"store": "faces-store", "manifest": "faces.parquet"}
+    assert record["evaluated_on"] == {
+        "store": "faces-store",
+        "manifest": "faces.parquet",
+        "manifest_fingerprint": None,
+    }
     assert "66.7% of the fake images" in card
     assert sorted(path.name for path in run.iterdir()) == [
         "README.md",

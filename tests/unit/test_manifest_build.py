@@ -10,8 +10,8 @@ import pytest
 
 from clare_cache import images
 from clare_cache.errors import ImageError, ManifestError
-from clare_cache.manifest import build_csv, build_folder
-from clare_cache.manifest.layout import place_of
+from clare_cache.manifest import build_csv, build_folder, check
+from clare_cache.manifest.layout import contradictions_of, place_of
 from clare_cache.types import Progress
 
 
@@ -46,7 +46,6 @@ def sha256(path: Path) -> str:
         ("Fake/a.png", (1, "", "root", "fake")),
         ("fake/sdxl/v1/a.png", (1, "", "root", "sdxl")),
         ("faces/fake/Validation/sdxl/a.png", (1, "val", "faces", "sdxl")),
-        ("fake/real/a.png", (1, "", "root", "real")),
         ("valid/real/a.png", (0, "val", "root", "real")),
         ("reality/a.png", None),
         ("real.png", None),
@@ -56,6 +55,28 @@ def sha256(path: Path) -> str:
 def test_folders_say_label_split_source_and_generator(path, expected):
     place = place_of(PurePosixPath(path), root_name="root")
     assert (place and (place.label, place.split, place.source, place.generator)) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("nature/train/Fake/g/a.png", ["is under folders that name both labels: nature, Fake"]),
+        ("ai/real/fake/a.png", ["is under folders that name both labels: ai, real, fake"]),
+        ("train/real/TEST/a.png", ["is under folders that name several splits: train, TEST"]),
+        (
+            "val/real/test/ai/a.png",
+            [
+                "is under folders that name both labels: real, ai",
+                "is under folders that name several splits: val, test",
+            ],
+        ),
+        ("val/fake/validation/ai/a.png", []),
+        ("train/real/fake.png", []),
+        ("misc/a.png", []),
+    ],
+)
+def test_folders_that_contradict_each_other(path, expected):
+    assert contradictions_of(PurePosixPath(path)) == expected
 
 
 def test_a_folder_becomes_a_manifest(tmp_path):
@@ -208,6 +229,18 @@ def test_a_table_becomes_a_manifest(tmp_path):
     assert rows["width"].tolist() == [640, 640, 640]
     assert rows["image_id"].tolist() == [sha256(tmp_path / path) for path in rows["path"]]
     assert result.ignored_columns == ("comment",)
+
+
+def test_paths_of_a_table_have_one_spelling_so_that_repeats_are_found(tmp_path):
+    put(tmp_path, "x/a.png", "b.png")
+    table = tmp_path / "t.csv"
+    spellings = ("./x/a.png", "x//a.png", "x/./a.png", f"{tmp_path}//x/a.png", "b.png")
+    table.write_text("path,label\n" + "".join(f"{path},0\n" for path in spellings))
+    manifest = build_csv(table, tmp_path, probe=probe).manifest
+    assert manifest.rows["path"].tolist() == ["x/a.png"] * 4 + ["b.png"]
+    assert [str(fault) for fault in check(manifest, tmp_path, probe=probe)] == [
+        "x/a.png: is named by 4 rows."
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clare_cache import images
 from clare_cache.evaluate import evaluate_run
 from clare_cache.report import Picture, Published, build_report, figures, label_runs
-from clare_cache.report.pictures import draw_strip, encode_png, shrink
+from clare_cache.report.pictures import as_url, draw_strip
 
 GENERATORS = {"real": 0, "StyleGAN2": 1, "Midjourney": 1}
 
@@ -321,21 +322,137 @@ def test_pictures_share_one_colour_scale() -> None:
     assert strip.gradient.startswith("rgb(0 0 3), ")
 
 
-def test_thumbnails_are_means_of_blocks() -> None:
-    pixels = np.zeros((4, 6, 3), dtype=np.uint8)
-    pixels[:2, :2] = [[[0], [10]], [[20], [30]]]
-    small = shrink(pixels, size_px=3)
-    assert small.shape == (2, 3, 3)
-    assert small[0, 0].tolist() == [15, 15, 15]
-    assert shrink(pixels, size_px=6).tolist() == pixels.tolist()
-    assert shrink(np.zeros((1, 1000, 3), dtype=np.uint8)).shape == (1, 166, 3)
-
-
-def test_png_has_the_size_of_the_pixels_and_no_signature() -> None:
-    url = encode_png(np.zeros((5, 7, 3), dtype=np.uint8))
+def size_px(url: str) -> tuple[int, int]:
     data = base64.b64decode(url.removeprefix("data:image/png;base64,"))
-    assert struct.unpack(">II", data[16:24]) == (7, 5)
-    assert b"matplotlib" not in data
+    return struct.unpack(">II", data[16:24])
+
+
+def test_pictures_are_shown_small_and_never_enlarged() -> None:
+    large, tiny = np.zeros((400, 960, 3), dtype=np.uint8), np.zeros((5, 7, 3), dtype=np.uint8)
+    strip = draw_strip([picture(pixels=large), picture(pixels=tiny)])
+    assert [size_px(url) for url in strip.images] == [(192, 80), (7, 5)]
+    assert [size_px(url) for url in strip.error_maps] == [(8, 8), (8, 8)]
+    pixels = np.arange(8 * 9 * 3, dtype=np.uint8).reshape(8, 9, 3)
+    data = base64.b64decode(as_url(pixels).removeprefix("data:image/png;base64,"))
+    assert images.decode(data).tolist() == pixels.tolist()
+
+
+def test_pictures_without_error_maps_promise_none(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", label="RINE", splits=("test",))
+    shown = [picture(error_map=None, scores={"RINE": 0.25})]
+    page = build_report([run], tmp_path / "r.html", title="T", pictures=shown).read_text()
+    found = Elements(page)
+    assert not found.open
+    assert not found.mismatched
+    cards = section(page, "images")
+    assert words(cards).startswith("Images Bars are each head's probability of fake;")
+    assert 'class="scale"' not in cards
+    assert 'class="map"' not in cards
+    assert "no error map real test/real/00.png RINE 0.25 right" in words(cards)
+
+
+def test_runs_with_one_label_and_folder_name_are_told_apart_by_their_parents(
+    tmp_path: Path,
+) -> None:
+    runs = [
+        write_run(tmp_path / name, label="linear", splits=("test",))
+        for name in ("runsA/linear", "runsB/linear", "runsB/again")
+    ]
+    names = ["linear (runsA/linear)", "linear (runsB/linear)", "linear (again)"]
+    assert list(label_runs(runs).values()) == names
+    page = build_report(runs, tmp_path / "r.html", title="T").read_text()
+    assert all(name in words(section(page, "leaderboard")) for name in names)
+
+
+def test_a_run_given_twice_is_shown_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "run", label="RINE", splits=("test",))
+    monkeypatch.chdir(tmp_path)
+    runs = [run, Path("run"), tmp_path / "x" / ".." / "run"]
+    (tmp_path / "x").mkdir()
+    assert label_runs(runs) == dict.fromkeys(runs, "RINE")
+    page = build_report(runs, tmp_path / "r.html", title="T").read_text()
+    assert "1 head was scored" in page
+
+
+def test_runs_of_different_manifests_are_not_compared_in_silence(tmp_path: Path) -> None:
+    def notes_of(**folders: str) -> str:
+        runs = [
+            write_run(
+                tmp_path / "-".join(folders.values()) / name,
+                label=name,
+                manifest=f"{digest}.parquet",
+                manifest_fingerprint=digest,
+            )
+            for name, digest in folders.items()
+        ]
+        page = build_report(runs, tmp_path / "r.html", title="T").read_text()
+        return words(page[page.index("<header>") : page.index("</header>")])
+
+    assert (
+        "The validation and test numbers come from manifests with different images, labels or "
+        "splits, so a higher one need not mean a better head: one, three on aa.parquet "
+        "(fingerprint aa); two on bb.parquet (fingerprint bb). Compare heads within one manifest."
+    ) in notes_of(one="aa", two="bb", three="aa")
+    assert "Compare heads" not in notes_of(one="aa", two="aa")
+
+
+def score_elsewhere(run: Path, **evaluated_on: str) -> None:
+    """metrics.json as an evaluation on another manifest leaves it."""
+    evaluate_run(run)
+    record = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(record | {"evaluated_on": evaluated_on}))
+
+
+def test_scores_of_another_manifest_are_not_put_down_to_the_training_one(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", label="RINE", manifest_fingerprint="aa")
+    other = write_run(tmp_path / "other", label="CLaRE", manifest_fingerprint="aa")
+    plain = build_report([run, other], tmp_path / "r.html", title="T").read_text()
+    assert "Evaluated on" not in plain
+    score_elsewhere(run, store="wild-store", manifest="wild.parquet", manifest_fingerprint="bb")
+    page = build_report([run, other], tmp_path / "r.html", title="T").read_text()
+    text = words(section(page, "provenance"))
+    assert "Trained on Evaluated on" in text
+    assert "demo.parquet aa demo-store wild.parquet bb demo-store" not in text
+    assert "demo.parquet aa demo-store wild.parquet bb wild-store" in text
+    assert "demo.parquet aa demo-store demo.parquet aa demo-store" in text
+    assert (
+        "RINE on wild.parquet (fingerprint bb); CLaRE on demo.parquet (fingerprint aa)"
+    ) in words(page)
+
+
+def test_ranking_by_training_epochs_of_other_manifests_is_pointed_out(tmp_path: Path) -> None:
+    runs = []
+    for name, digest in (("one", "aa"), ("two", "bb")):
+        run = write_run(
+            tmp_path / name,
+            label=name,
+            splits=("test",),
+            manifest=f"{name}.parquet",
+            manifest_fingerprint=digest,
+            validation={"val_auc": 0.9},
+        )
+        score_elsewhere(run, store="s", manifest="wild.parquet", manifest_fingerprint="cc")
+        runs.append(run)
+    page = build_report(runs, tmp_path / "r.html", title="T").read_text()
+    assert "The validation numbers come from manifests with different images" in page
+    assert "one on one.parquet (fingerprint aa); two on two.parquet (fingerprint bb)" in page
+
+
+def test_an_origin_of_older_predictions_is_not_believed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", label="RINE", splits=("test",))
+    score_elsewhere(run, store="wild-store", manifest="wild.parquet")
+    table = pd.read_parquet(run / "predictions.parquet")
+    table.iloc[::-1].to_parquet(run / "predictions.parquet")
+    page = build_report([run], tmp_path / "r.html", title="T").read_text()
+    assert "wild" not in page
+
+
+def test_the_page_says_which_reals_a_generator_is_compared_with(page: str) -> None:
+    assert (
+        "Each generator is compared with the real images of its own source or, where its source "
+        "has none, with all real images of the split."
+    ) in words(section(page, "reading"))
+    assert "all reals" not in page
 
 
 def test_long_curves_are_thinned_to_both_ends() -> None:
