@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from clare_cache.workflow.checkpoints import import_head
     from clare_cache.workflow.features import extract
     from clare_cache.workflow.prediction import predict
-    from clare_cache.workflow.training import load_head
+    from clare_cache.workflow.training import load_head, train_head
 
 __version__ = "0.1.0"
 
@@ -30,6 +30,7 @@ _HOMES = {
     "load_head": "clare_cache.workflow.training",
     "open_store": "clare_cache.store",
     "predict": "clare_cache.workflow.prediction",
+    "train_head": "clare_cache.workflow.training",
 }
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "load_head",
     "open_store",
     "predict",
+    "train_head",
 ]
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from clare_cache.errors import TrainError
+from clare_cache.errors import StoreError, TrainError
 from clare_cache.manifest import Manifest
-from clare_cache.store import Store
+from clare_cache.store import ArrayHandle, Store
 from clare_cache.types import CLEAN, ImageId
 
 RESIDENT_SHARE = 0.5
@@ -58,13 +58,14 @@ class FeatureData(Dataset):
         self.missing = tuple(missing)
         self.resident = resident
         self.labels = torch.from_numpy(rows["label"].to_numpy(np.int64, copy=True))
+        self._store = store
         self._store_rows = store_rows
         self._handles = {name: store[f"{view}/{name}"] for name in needs}
         self._position = {i: n for n, i in enumerate(rows["image_id"])}
         self._tensors: dict[str, Tensor] = {}
         if resident:
             self._tensors = {
-                name: torch.from_numpy(handle.read_rows(store_rows))
+                name: self._read(handle, np.arange(len(store_rows)))
                 for name, handle in self._handles.items()
             }
 
@@ -97,12 +98,24 @@ class FeatureData(Dataset):
         if self.resident:
             features = {name: tensor[chosen] for name, tensor in self._tensors.items()}
         else:
-            rows = self._store_rows[indices]
+            positions = chosen.numpy()
             features = {
-                name: torch.from_numpy(handle.read_rows(rows))
-                for name, handle in self._handles.items()
+                name: self._read(handle, positions) for name, handle in self._handles.items()
             }
         return features, self.labels[chosen]
+
+    def _read(self, handle: ArrayHandle, positions: NDArray[np.int64]) -> Tensor:
+        values = handle.read_rows(self._store_rows[positions])
+        # Row by row: a mask of all values would take half as much memory again.
+        lost = [n for n, row in enumerate(values) if not np.isfinite(row).all()]
+        if lost:
+            raise StoreError(
+                f"store {self._store.path}: {len(lost)} of {len(values)} rows of "
+                f"{handle.entry.key} that were committed read as NaN or infinity, the first is of "
+                f"image {self.rows['image_id'].iloc[positions[lost[0]]]}. "
+                "Run `clare-cache store verify`."
+            )
+        return torch.from_numpy(values)
 
 
 def load(
@@ -116,8 +129,9 @@ def load(
     """The manifest's images with their cached arrays.
 
     `resident` keeps the arrays in RAM; by default it does so when they fit in half of what is
-    available. Raises StoreError for arrays the store lacks, TrainError for images that were never
-    extracted.
+    available. Raises StoreError for arrays the store lacks and for committed rows that are not
+    finite (a chunk file was lost; streamed data notices in `batch`), TrainError for images that
+    were never extracted.
     """
     rows = manifest.rows
     image_ids = rows["image_id"].tolist()

@@ -1,8 +1,6 @@
 """Which CLIP a name means, and whether the weights fit it.
 
-Weights trained with QuickGELU run without complaint in a model with plain GELU and give other
-numbers (open_clip only warns, and for files not even that), so a mismatch is refused here. Knows
-nothing of images and arrays.
+What the weights were trained as is `clip_training`'s question. Knows nothing of images and arrays.
 """
 
 import copy
@@ -19,6 +17,12 @@ from typing import Any
 import torch
 
 from clare_cache.backbones.clip import ClipBackbone
+from clare_cache.backbones.clip_training import (
+    QUICK,
+    refuse_other_activation,
+    training_of_file,
+    training_of_tag,
+)
 from clare_cache.backbones.config import ClipConfig
 from clare_cache.backbones.hub import fetch_file, first_line
 from clare_cache.backbones.numerics import random_identity, seeded_init, torch_dtype
@@ -27,16 +31,12 @@ from clare_cache.backbones.tiny_init import sharpen_tiny_patches
 from clare_cache.errors import BackboneError, raise_faults
 from clare_cache.fingerprint import file_digest
 
-QUICK = "-quickgelu"
 WEIGHT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
 HUB_FILES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
-OPENAI_VIT_L_14 = "b8cca3fd41ae0c99"
-"""How the SHA-256 of OpenAI's own ViT-L-14.pt begins."""
-
 # Torn files, pickled objects, TorchScript archives, and files that hold no state dict.
 _UNREADABLE = (
     OSError,
@@ -54,8 +54,8 @@ _TEXT_FIELDS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp
 class LoadedClip:
     """A frozen open_clip model in float32, and what decides its values.
 
-    `source` is the spelling that loads it again. Both halves are alive as long as this record is:
-    let it go after taking the half you need.
+    `source` is the spelling that loads it again, from any folder. Both halves are alive as long as
+    this record is: let it go after taking the half you need.
     """
 
     model: Any
@@ -99,7 +99,8 @@ def load_clip(spec: str) -> LoadedClip:
     (safetensors or a state dict), `random:MODEL` (seeded weights), or `tiny`.
 
     Raises BackboneError when the model is unknown, not a plain vision transformer or CLIP's own
-    ResNet, or not what the weights were trained as.
+    ResNet, or not what the weights were trained as (for a file: as its digest, the
+    open_clip_config.json beside it or its name says).
     """
     if spec == "tiny":
         config = json.loads((files("clare_cache.backbones") / "tiny" / "clip.json").read_text())
@@ -114,23 +115,25 @@ def load_clip(spec: str) -> LoadedClip:
         )
     if name == "random":
         return _initialise(weights, _model_config(weights, spec), source=spec)
-    config = _model_config(name, spec)
+    config, source = _model_config(name, spec), spec
     path = Path(weights).expanduser()
     if path.is_file():
         digest = file_digest(path)
-        trained = _pretraining(name, _tag_of_file(name, path, digest))
-        _refuse_other_activation(config, trained, name=name, weights=weights)
+        trained = training_of_file(name, path, digest)
+        refuse_other_activation(config, trained, name=name, weights=weights)
+        # Whoever loads it again may stand in another folder.
+        source = f"{name}:{path.absolute()}"
     elif path.suffix in WEIGHT_SUFFIXES or "/" in weights:
         raise BackboneError(f"CLIP {spec}: expected a weights file, found none. Check the path.")
     else:
-        trained = _pretraining(name, weights)
-        _refuse_other_activation(config, trained, name=name, weights=weights)
+        trained = training_of_tag(name, weights)
+        refuse_other_activation(config, trained, name=name, weights=weights)
         path = _fetch(trained, name=name, tag=weights, spec=spec)
         digest = file_digest(path)
     model = build_clip(config)
     _fill(model, path, spec=spec)
     return _loaded(
-        model, name=name, config=config, trained=trained, weights={"sha256": digest}, source=spec
+        model, name=name, config=config, trained=trained, weights={"sha256": digest}, source=source
     )
 
 
@@ -221,41 +224,6 @@ def _tower_faults(config: Mapping[str, Any]) -> Iterator[str]:
     others = sorted(set(config) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"})
     if others or "hf_model_name" in config["text_cfg"]:
         yield f"the model is not CLIP's own pair of towers: {', '.join(others) or 'hf_model_name'}"
-
-
-def _pretraining(name: str, tag: str) -> dict[str, Any]:
-    """open_clip's record of a published training: hub place, activation, pixel statistics."""
-    from open_clip import get_pretrained_cfg
-
-    return get_pretrained_cfg(name.removesuffix(QUICK), tag) or get_pretrained_cfg(name, tag)
-
-
-def _tag_of_file(name: str, path: Path, digest: str) -> str:
-    """The published training that a file is of, by its digest or name; empty if unknown."""
-    from open_clip import list_pretrained_tags_by_model
-
-    if digest.startswith(OPENAI_VIT_L_14):
-        return "openai"
-    spelling = path.name.lower().replace("-", "_")
-    tags = list_pretrained_tags_by_model(name.removesuffix(QUICK))
-    return max((tag for tag in tags if tag in spelling), key=len, default="")
-
-
-def _refuse_other_activation(
-    config: Mapping[str, Any], trained: Mapping[str, Any], *, name: str, weights: str
-) -> None:
-    # A file of unknown training is taken at its word: the model's name says the activation.
-    if not trained or bool(trained.get("quick_gelu")) == bool(config.get("quick_gelu")):
-        return
-    base = name.removesuffix(QUICK)
-    if trained.get("quick_gelu"):
-        expected, found, right = "QuickGELU", "plain GELU", f"{base}{QUICK}"
-    else:
-        expected, found, right = "plain GELU", "QuickGELU", base
-    raise BackboneError(
-        f"CLIP {name}:{weights}: expected a model with {expected}, which these weights were "
-        f"trained with, found one with {found}. Use {right}:{weights}."
-    )
 
 
 def _fetch(trained: Mapping[str, Any], *, name: str, tag: str, spec: str) -> Path:

@@ -32,7 +32,7 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BackboneError(
             f"device {name}: expected such a GPU, found {torch.cuda.device_count()} on this "
-            "machine. Use `--device cpu`, or run `clare-cache doctor`."
+            "machine. Use `--device cpu`, or install a PyTorch build for its GPU."
         )
     return device
 

@@ -37,7 +37,7 @@ class StableDiffusion:
 
     `prompt_embedding` is (1, tokens, width) float32. `alphas_cumprod` is the share of signal left
     at each timestep, 0..1, computed in float64. `identity` holds everything that decides these
-    values, JSON-able; `source` is the spelling that loads it again.
+    values, JSON-able; `source` is the spelling that loads it again, from any folder.
     """
 
     unet: Any
@@ -72,10 +72,14 @@ def load_stable_diffusion(spec: str, *, prompt: str, dtype: str = "float32") -> 
             "Convert it to a folder with diffusers' convert_original_stable_diffusion_to_diffusers "
             "script and name the folder."
         )
-    if not folder.is_dir():
+    source = spec
+    if folder.is_dir():
+        # Whoever loads it again may stand in another folder.
+        source = str(folder.absolute())
+    else:
         folder = _fetch(spec, asked=asked)
     parts = read_folder(folder, prompt=prompt, dtype=dtype, asked=asked)
-    return _assemble(parts, prompt=prompt, source=spec)
+    return _assemble(parts, prompt=prompt, source=source)
 
 
 def schedule_from(config: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -30,7 +30,6 @@ from clare_cache.store import (
     StoreWriter,
     create_store,
     open_store,
-    setup_lock,
 )
 from clare_cache.types import CLEAN, ImageId, OnProgress, Progress, ignore_progress
 
@@ -162,24 +161,23 @@ def _prepare(
 ) -> tuple[StoreWriter, dict[int, Sequence[str]]]:
     """The store with its arrays declared and a row for every image; row → paths.
 
-    Held by a lock, so that processes that start together find the same store.
+    Processes may do this at the same time: the writer's own steps are atomic.
     """
-    with setup_lock(store):
-        writer = create_store(store, **({} if block_rows is None else {"block_rows": block_rows}))
-        writer.declare(
-            [
-                ArrayEntry(
-                    view=view.name,
-                    spec=array.spec,
-                    chunk_rows=0,
-                    declared={**array.declared, **view.declared()},
-                    source=array.source,
-                )
-                for view in map(find_view, views)
-                for array in arrays
-            ]
-        )
-        writer.add_images(images)
+    writer = create_store(store, **({} if block_rows is None else {"block_rows": block_rows}))
+    writer.declare(
+        [
+            ArrayEntry(
+                view=view.name,
+                spec=array.spec,
+                chunk_rows=0,
+                declared={**array.declared, **view.declared()},
+                source=array.source,
+            )
+            for view in map(find_view, views)
+            for array in arrays
+        ]
+    )
+    writer.add_images(images)
     rows = writer.store.rows_of(list(images)).tolist()
     return writer, dict(zip(rows, images.values(), strict=True))
 

@@ -85,7 +85,14 @@ def draw_history(
 
 
 def draw_scores(labels: NDArray[np.int64], scores: Values, *, threshold: float, name: str) -> str:
-    """Histograms of one head's scores, reals and fakes each as shares of their class."""
+    """Histograms of one head's scores, reals and fakes each as shares of their class.
+
+    Raises ValueError for scores outside [0, 1], which a histogram would leave out unseen.
+    """
+    if len(scores) and not (0 <= scores.min() <= scores.max() <= 1):
+        raise ValueError(
+            f"scores from {scores.min():.3g} to {scores.max():.3g} are no probabilities"
+        )
     with _panel(name, height=2.2) as (axes, svg):
         edges = np.linspace(0, 1, N_BINS + 1)
         for label, colour in ((REAL, _REAL), (FAKE, _FAKE)):

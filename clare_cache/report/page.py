@@ -249,7 +249,8 @@ def _scored(
 def _histograms(runs: Sequence[ReportedRun], split: str, view: str, *, key: str) -> list[Panel]:
     panels = []
     for run in runs:
-        labels, scores = _scored(run, (split, view, ALL, ALL))
+        labels, log_odds = _scored(run, (split, view, ALL, ALL))
+        scores = 1 / (1 + np.exp(-log_odds.clip(-700, 700)))
         if len(scores):
             threshold = run.config["threshold"]
             name = f"scores-{key}-{run.slot}"

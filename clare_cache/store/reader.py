@@ -7,7 +7,7 @@ else in the arrays is NaN and is never handed out by image id.
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,6 +30,9 @@ from clare_cache.store.schema import (
 )
 from clare_cache.types import CLEAN, ImageId
 
+_NOT_WHOLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading a torn, emptied or foreign file raises."""
+
 
 def open_store(path: str | Path) -> "Store":
     """The store at `path`, read-only. Raises StoreError when there is none or it is unknown."""
@@ -37,7 +40,12 @@ def open_store(path: str | Path) -> "Store":
 
 
 class Store:
-    """A read-only view of one store, as it was when opened."""
+    """A read-only view of one store: its arrays and images are those of when it was opened.
+
+    Commit records and the ledger are read when first asked for; what was committed since then to
+    rows of these images is seen. Rows are never moved, so images added since are the rows from
+    `n_rows` on, and are left out.
+    """
 
     def __init__(self, path: Path) -> None:
         if not (path / STORE_FILE).is_file():
@@ -63,7 +71,7 @@ class Store:
     def _row_of(self) -> dict[ImageId, int]:
         # Read when first asked for: a worker needs the ids of its block alone.
         try:
-            index = pq.read_table(self.path / INDEX_FILE)
+            index = pq.read_table(self.path / INDEX_FILE, filters=[("row", "<", self.n_rows)])
         except (OSError, ValueError) as error:
             raise self._damaged(error) from error
         return dict(zip(index["image_id"].to_pylist(), index["row"].to_pylist(), strict=True))
@@ -110,7 +118,7 @@ class Store:
             if view not in (None, entry.view) or (arrays and entry.spec.name not in arrays):
                 continue
             for path in sorted((self.path / LEDGER_FOLDER / entry.key).glob(BLOCK_FILES)):
-                lines += [LedgerLine(**line) for line in read_json(path)]
+                lines += read_ledger(self.path, path)
         return lines
 
 
@@ -140,8 +148,7 @@ class ArrayHandle:
     @cached_property
     def array(self) -> zarr.Array:
         """The plain Zarr array."""
-        path = self._store.path / FEATURES_FOLDER
-        return zarr.open_array(str(path), path=self.entry.key, mode="r")
+        return open_array(self._store.path, self.entry.key, mode="r")
 
     @cached_property
     def records(self) -> dict[int, CommitRecord]:
@@ -153,24 +160,24 @@ class ArrayHandle:
         """(n_rows,) true where a commit record names the row."""
         mask = np.zeros(self.shape[0], dtype=bool)
         for record in self.records.values():
-            mask[list(record.rows)] = True
+            mask[[row for row in record.rows if row < len(mask)]] = True
         return mask
 
     def __getitem__(self, selection: Any) -> NDArray[Any]:
-        return np.asarray(self.array[selection])
+        return read_values(self.array, selection, where=f"{self._store.path}: {self.entry.key}")
 
     def read_rows(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """(n, *row shape) in the order of `rows`, repeats allowed; every chunk is read once."""
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]
-        span = self._store.description.block_rows
-        bounds = np.flatnonzero(np.diff(ordered // span)) + 1
-        for part in np.split(np.arange(len(rows)), bounds):
+        # Neighbouring chunks are read together, up to a block; chunks without a row are not read.
+        new_block = np.diff(ordered // self._store.description.block_rows) > 0
+        gap = np.diff(ordered // self.entry.chunk_rows) > 1
+        for part in np.split(np.arange(len(rows)), np.flatnonzero(new_block | gap) + 1):
             if len(part):
                 first, last = ordered[part[0]], ordered[part[-1]]
-                block = np.asarray(self.array[int(first) : int(last) + 1])
-                out[order[part]] = block[ordered[part] - first]
+                out[order[part]] = self[int(first) : int(last) + 1][ordered[part] - first]
         return out
 
     def by_image_id(self, image_ids: Sequence[ImageId]) -> NDArray[Any]:
@@ -191,18 +198,26 @@ class ArrayHandle:
 def read_records(store: Path, entry: ArrayEntry) -> dict[int, CommitRecord]:
     """Commit records of one array by block; those of other declared inputs are refused."""
     paths = sorted((store / COMMITS_FOLDER / entry.key).glob(BLOCK_FILES))
-    records = [_read_record(store, entry, path) for path in paths]
+    records = [read_record_file(store, entry, path) for path in paths]
     return {record.block: record for record in records}
 
 
 def read_record(store: Path, entry: ArrayEntry, block: int) -> CommitRecord | None:
     """The commit record of one block, checked as in `read_records`, or None."""
     path = store / COMMITS_FOLDER / entry.key / f"{block}.json"
-    return _read_record(store, entry, path) if path.is_file() else None
+    return read_record_file(store, entry, path) if path.is_file() else None
 
 
-def _read_record(store: Path, entry: ArrayEntry, path: Path) -> CommitRecord:
-    record = CommitRecord.from_json(read_json(path))
+def read_record_file(store: Path, entry: ArrayEntry, path: Path) -> CommitRecord:
+    """One commit record. Raises StoreError when it is not whole or of other declared inputs."""
+    try:
+        record = CommitRecord.from_json(read_json(path))
+    except _NOT_WHOLE as error:
+        raise StoreError(
+            f"store {store}: expected a whole commit record {path.relative_to(store)}, found "
+            f"{type(error).__name__}: {error}. Remove that file and extract again: its block is "
+            "made anew."
+        ) from error
     if record.fingerprint != entry.fingerprint:
         raise StoreError(
             f"store {store}: {path.name} of {entry.key} was committed for fingerprint "
@@ -210,6 +225,41 @@ def _read_record(store: Path, entry: ArrayEntry, path: Path) -> CommitRecord:
             "Remove that array and extract it again."
         )
     return record
+
+
+def read_ledger(store: Path, path: Path) -> list[LedgerLine]:
+    """The lines of one ledger file. Raises StoreError when it is not whole."""
+    try:
+        return [LedgerLine(**line) for line in read_json(path)]
+    except _NOT_WHOLE as error:
+        name = path.relative_to(store)
+        record = COMMITS_FOLDER / name.relative_to(LEDGER_FOLDER)
+        raise StoreError(
+            f"store {store}: expected a whole ledger {name}, found {type(error).__name__}: "
+            f"{error}. Remove that file and {record}, and extract again: the block is made anew."
+        ) from error
+
+
+def open_array(store: Path, key: str, *, mode: Literal["r", "r+"]) -> zarr.Array:
+    """The Zarr array of a store. Raises StoreError when its description is lost or damaged."""
+    try:
+        return zarr.open_array(str(store / FEATURES_FOLDER), path=key, mode=mode)
+    except _NOT_WHOLE as error:
+        raise StoreError(
+            f"store {store}: expected a whole {FEATURES_FOLDER}/{key}/zarr.json, found "
+            f"{type(error).__name__}: {error}. Restore it, or extract into another store."
+        ) from error
+
+
+def read_values(array: zarr.Array, selection: Any, *, where: str) -> NDArray[Any]:
+    """A part of an array. Raises StoreError, beginning with `where`, for chunks of a wrong size."""
+    try:
+        return np.asarray(array[selection])
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"store {where} cannot be read, {type(error).__name__}: {error}. Run `clare-cache "
+            "store verify`; a block whose commit record is removed is extracted again."
+        ) from error
 
 
 def features_of(store: Store, view: str = CLEAN) -> dict[str, ArrayEntry]:

@@ -21,10 +21,17 @@ import zarr
 from numpy.typing import NDArray
 
 from clare_cache.errors import StoreError, StoreMismatch
-from clare_cache.files import flush, read_json, write_json, write_whole
+from clare_cache.files import flush, write_json, write_whole
 from clare_cache.fingerprint import differences
-from clare_cache.store.lock import LOCK_FILE
-from clare_cache.store.reader import Store, read_record, read_records
+from clare_cache.store.lock import LOCK_FILE, setup_lock
+from clare_cache.store.reader import (
+    Store,
+    open_array,
+    read_ledger,
+    read_record,
+    read_records,
+    read_values,
+)
 from clare_cache.store.schema import (
     BLOCK_ROWS,
     COMMITS_FOLDER,
@@ -62,15 +69,17 @@ class BlockData:
 def create_store(path: str | Path, *, block_rows: int = BLOCK_ROWS) -> "StoreWriter":
     """An empty store at `path`, or the one already there. Raises StoreError for other folders."""
     path = Path(path)
-    if not (path / STORE_FILE).is_file():
+    if (path / STORE_FILE).is_file():
+        return StoreWriter(path)
+    if path.is_file():
+        raise _other_files(path)
+    with setup_lock(path):
+        if (path / STORE_FILE).is_file():
+            return StoreWriter(path)  # made while this process waited
         # Without store.json, these are what an interrupted `create_store` leaves.
         begun = {path / INDEX_FILE, path / FEATURES_FOLDER, path / LOCK_FILE}
-        if path.is_file() or (path.is_dir() and not begun.issuperset(path.iterdir())):
-            raise StoreError(
-                f"store {path}: expected a store or an empty folder, found other files and no "
-                f"{STORE_FILE}. Name another folder."
-            )
-        path.mkdir(parents=True, exist_ok=True)
+        if not begun.issuperset(path.iterdir()):
+            raise _other_files(path)
         _write_index(path, [], np.empty(0, np.int64))
         zarr.open_group(str(path / FEATURES_FOLDER), mode="a", zarr_format=3)
         write_json(
@@ -79,8 +88,19 @@ def create_store(path: str | Path, *, block_rows: int = BLOCK_ROWS) -> "StoreWri
     return StoreWriter(path)
 
 
+def _other_files(path: Path) -> StoreError:
+    return StoreError(
+        f"store {path}: expected a store or an empty folder, found other files and no "
+        f"{STORE_FILE}. Name another folder."
+    )
+
+
 class StoreWriter:
-    """The one way to change a store. Cheap to open; workers open their own."""
+    """The one way to change a store. Cheap to open; workers open their own.
+
+    What concerns the whole store (images, arrays) is changed under the setup lock, starting from
+    what is on disk then: processes may do it at the same time.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -92,21 +112,26 @@ class StoreWriter:
 
     def add_images(self, image_ids: Iterable[ImageId]) -> int:
         """Give rows to the images that have none; the number of new rows."""
-        known = set(self.store.image_ids)
-        new = sorted(set(image_ids) - known)
+        asked = set(image_ids)
+        if asked <= set(self.store.image_ids):
+            return 0  # rows never go away: no need to wait for the lock
+        with setup_lock(self.path):
+            self._reload()
+            return self._add(sorted(asked - set(self.store.image_ids)))
+
+    def _add(self, new: Sequence[ImageId]) -> int:
         if not new:
             return 0
         block_rows = self.description.block_rows
         start = -(-self.store.n_rows // block_rows) * block_rows
-        rows = np.concatenate(
-            [self.store.rows_of(self.store.image_ids), np.arange(start, start + len(new))]
-        )
+        known = self.store.image_ids
+        rows = np.concatenate([self.store.rows_of(known), np.arange(start, start + len(new))])
         # Arrays first: an index that points past an array's end would be a broken store.
         for key, entry in self.description.arrays.items():
             array = self._open(key)
             array.resize((start + len(new), *entry.spec.shape))
             self._flush_metadata(key)
-        _write_index(self.path, [*self.store.image_ids, *new], rows)
+        _write_index(self.path, [*known, *new], rows)
         self._reload()
         return len(new)
 
@@ -115,6 +140,23 @@ class StoreWriter:
 
         Raises StoreMismatch listing, for every array, each declared input that differs.
         """
+        self._refuse_others(entries)
+        if all(entry.key in self.description.arrays for entry in entries):
+            return  # arrays never go away: no need to wait for the lock
+        with setup_lock(self.path):
+            self._reload()
+            self._refuse_others(entries)
+            arrays = dict(self.description.arrays)
+            for entry in entries:
+                if entry.key not in arrays:
+                    chunk_rows = chunk_rows_for(entry.spec, self.description.block_rows)
+                    arrays[entry.key] = replace(entry, chunk_rows=chunk_rows)
+                    self._create(arrays[entry.key])
+            description = replace(self.description, arrays=arrays)
+            write_json(self.path / STORE_FILE, description.to_json(), durable=True)
+            self._reload()
+
+    def _refuse_others(self, entries: Sequence[ArrayEntry]) -> None:
         sentences = []
         for entry in entries:
             if not VIEW_NAME.fullmatch(entry.view):
@@ -133,16 +175,6 @@ class StoreWriter:
                 + "\n".join(sentences)
                 + "\nExtract into another store, or ask for what this one holds."
             )
-        arrays = dict(self.description.arrays)
-        for entry in entries:
-            if entry.key not in arrays:
-                chunk_rows = chunk_rows_for(entry.spec, self.description.block_rows)
-                arrays[entry.key] = replace(entry, chunk_rows=chunk_rows)
-                self._create(arrays[entry.key])
-        if arrays.keys() != self.description.arrays.keys():
-            description = replace(self.description, arrays=arrays)
-            write_json(self.path / STORE_FILE, description.to_json(), durable=True)
-            self._reload()
 
     def records(self, view: str, array: str) -> dict[int, CommitRecord]:
         """Commit records of one array by block, as they are on disk now."""
@@ -187,7 +219,8 @@ class StoreWriter:
             chunk = np.full((end - start, *entry.spec.shape), np.nan, entry.spec.dtype)
             old = [row for row in kept if start <= row < end]
             if old:
-                chunk[np.array(old) - start] = np.asarray(array[start:end])[np.array(old) - start]
+                found = read_values(array, slice(start, end), where=f"{self.path}: {entry.key}")
+                chunk[np.array(old) - start] = found[np.array(old) - start]
             chunk[data.rows[inside] - start] = data.values[inside]
             array[start:end] = chunk
             name = chunk_name(start // entry.chunk_rows, len(entry.spec.shape))
@@ -217,7 +250,7 @@ class StoreWriter:
         return self.store[f"{view}/{array}"].entry
 
     def _open(self, key: str) -> zarr.Array:
-        return zarr.open_array(str(self.path / FEATURES_FOLDER), path=key, mode="r+")
+        return open_array(self.path, key, mode="r+")
 
     def _create(self, entry: ArrayEntry) -> None:
         group = zarr.open_group(str(self.path / FEATURES_FOLDER), mode="a", zarr_format=3)
@@ -251,7 +284,7 @@ class StoreWriter:
     def _write_ledger(self, entry: ArrayEntry, data: BlockData, rows: set[int]) -> tuple[int, ...]:
         """Add this block's failures to its ledger, drop the lines of images that now have rows."""
         path = self.path / LEDGER_FOLDER / entry.key / f"{data.block}.json"
-        old = [LedgerLine(**line) for line in read_json(path)] if path.is_file() else []
+        old = read_ledger(self.path, path) if path.is_file() else []
         lines = dict(zip(self.store.rows_of([x.image_id for x in old]).tolist(), old, strict=True))
         for row, failure in data.failed.items():
             lines[row] = LedgerLine(**asdict(failure), view=entry.view, array=entry.spec.name)

@@ -77,7 +77,7 @@ def test_devices(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert message(pick_device, "cuda") == (
         "device cuda: expected such a GPU, found 0 on this machine. "
-        "Use `--device cpu`, or run `clare-cache doctor`."
+        "Use `--device cpu`, or install a PyTorch build for its GPU."
     )
     assert message(pick_device, "gpu") == (
         "device gpu: expected cpu, cuda, cuda:N or mps, found an unknown name. "
@@ -219,6 +219,33 @@ def test_a_file_named_openai_with_the_wrong_model(tmp_path):
     assert message(load_clip, f"ViT-L-14:{path}") == (
         f"CLIP ViT-L-14:{path}: expected a model with QuickGELU, which these weights were trained "
         f"with, found one with plain GELU. Use ViT-L-14-quickgelu:{path}."
+    )
+
+
+def test_a_file_of_unknown_training(tmp_path):
+    path = tmp_path / "open_clip_model.safetensors"
+    path.write_bytes(b"not looked at")
+    assert message(load_clip, f"ViT-L-14:{path}") == (
+        f"CLIP ViT-L-14:{path}: expected to know whether these weights were trained with "
+        "QuickGELU, found no open_clip_config.json beside the file and no training in its name. "
+        "Put that file beside it, name the file after its training (such as openai), "
+        f"or use ViT-L-14-quickgelu:{path} if it was QuickGELU."
+    )
+
+
+def test_a_file_whose_configuration_says_another_activation(tmp_path):
+    path = tmp_path / "open_clip_model.safetensors"
+    path.write_bytes(b"not looked at")
+    config = tmp_path / "open_clip_config.json"
+    config.write_text(json.dumps({"model_cfg": {"quick_gelu": True}}))
+    assert message(load_clip, f"ViT-L-14:{path}") == (
+        f"CLIP ViT-L-14:{path}: expected a model with QuickGELU, which these weights were trained "
+        f"with, found one with plain GELU. Use ViT-L-14-quickgelu:{path}."
+    )
+    config.write_text("{}")
+    assert message(load_clip, f"ViT-L-14:{path}") == (
+        f"CLIP weights' {config}: expected open_clip's configuration with model_cfg, found "
+        "KeyError: 'model_cfg'. Download it again with the weights."
     )
 
 

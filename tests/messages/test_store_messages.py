@@ -7,7 +7,7 @@ import pytest
 
 from clare_cache.errors import StoreError, StoreMismatch
 from clare_cache.store import ArrayEntry, BlockData, create_store, open_store
-from clare_cache.types import ArraySpec
+from clare_cache.types import ArraySpec, Failure
 
 MAP = ArraySpec("error_map", (2,), ("number",), "float32", "two numbers")
 CLS = ArraySpec("clip_cls", (3,), ("channel",), "float16", "three numbers")
@@ -157,3 +157,61 @@ def test_a_store_description_that_is_not_whole(store):
         "JSONDecodeError: Expecting value: line 1 column 1 (char 0). "
         "Restore them, or extract into another store."
     )
+
+
+def test_a_damaged_commit_record(store):
+    (store.path / "commits/clean/error_map/0.json").write_text("")
+    for act in (
+        lambda: open_store(store.path)["clean/error_map"].present,
+        lambda: store.record("clean", "error_map", 0),
+    ):
+        assert message_of(StoreError, act) == (
+            f"store {store.path}: expected a whole commit record commits/clean/error_map/0.json, "
+            "found JSONDecodeError: Expecting value: line 1 column 1 (char 0). "
+            "Remove that file and extract again: its block is made anew."
+        )
+
+
+def test_a_damaged_ledger(store):
+    failed = {2: Failure("2" * 64, "2.png", "decode", "no picture")}
+    none = BlockData(
+        "clean", "error_map", 0, np.empty(0, "int64"), np.empty((0, 2), "float32"), failed
+    )
+    store.write_block(none, versions={})
+    (store.path / "ledger/clean/error_map/0.json").write_text("")
+    for act in (
+        lambda: open_store(store.path).ledger(),
+        lambda: store.write_block(none, versions={}),
+    ):
+        assert message_of(StoreError, act) == (
+            f"store {store.path}: expected a whole ledger ledger/clean/error_map/0.json, found "
+            "JSONDecodeError: Expecting value: line 1 column 1 (char 0). Remove that file and "
+            "commits/clean/error_map/0.json, and extract again: the block is made anew."
+        )
+
+
+def test_a_lost_array_description(store):
+    (store.path / "features.zarr/clean/error_map/zarr.json").unlink()
+    found = message_of(StoreError, lambda: open_store(store.path)["clean/error_map"][0])
+    start = f"store {store.path}: expected a whole features.zarr/clean/error_map/zarr.json, found "
+    assert found.startswith(start)
+    assert found.endswith(". Restore it, or extract into another store.")
+
+
+@pytest.mark.parametrize("nbytes", [0, 7, 8])
+def test_a_truncated_chunk(store, nbytes):
+    chunk = store.path / "features.zarr/clean/error_map/c/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:nbytes])
+    handle = open_store(store.path)["clean/error_map"]
+    two = BlockData("clean", "error_map", 0, np.array([2]), np.ones((1, 2), "float32"))
+    for act in (
+        lambda: handle[0:2],
+        lambda: handle.read_rows(np.array([1])),
+        lambda: store.write_block(two, versions={}),
+    ):
+        found = message_of(StoreError, act)
+        assert found.startswith(f"store {store.path}: clean/error_map cannot be read, ValueError: ")
+        assert found.endswith(
+            ". Run `clare-cache store verify`; a block whose commit record is removed is "
+            "extracted again."
+        )

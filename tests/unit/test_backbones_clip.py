@@ -143,16 +143,61 @@ def test_random_models_leave_the_callers_generator_alone():
 def test_a_file_gives_its_weights_and_is_known_by_its_digest(small, weights, tmp_path):
     for path in (tmp_path / "a.safetensors", tmp_path / "b.pt"):
         save_file(weights, path) if path.suffix == ".safetensors" else torch.save(weights, path)
-        loaded = load_clip(f"Small:{path}")
+        loaded = load_clip(f"Small-quickgelu:{path}")
         assert torch.equal(loaded.model.visual.proj, weights["visual.proj"])
         assert len(loaded.identity["weights"]["sha256"]) == 64
-        assert loaded.identity["quick_gelu"] is False
+        assert loaded.identity["quick_gelu"] is True
         assert loaded.mean == open_clip.OPENAI_DATASET_MEAN
         assert str(tmp_path) not in json.dumps(loaded.identity)
     moved = tmp_path / "moved.safetensors"
     save_file(weights, moved)
-    again = load_clip(f"Small:{moved}")
-    assert again.identity == load_clip(f"Small:{tmp_path / 'a.safetensors'}").identity
+    again = load_clip(f"Small-quickgelu:{moved}")
+    assert again.identity == load_clip(f"Small-quickgelu:{tmp_path / 'a.safetensors'}").identity
+
+
+def test_a_source_loads_from_any_folder(small, weights, tmp_path, monkeypatch):
+    (tmp_path / "clip").mkdir()
+    save_file(weights, tmp_path / "clip/mine.safetensors")
+    monkeypatch.chdir(tmp_path)
+    loaded = load_clip("Small-quickgelu:clip/mine.safetensors")
+    assert loaded.source == f"Small-quickgelu:{tmp_path}/clip/mine.safetensors"
+    monkeypatch.chdir("/")
+    assert load_clip(loaded.source).identity == loaded.identity
+
+
+@pytest.mark.parametrize(
+    ("says", "name"), [(True, "Small-quickgelu"), (False, "Small"), (None, "Small")]
+)
+def test_the_configuration_beside_a_file_decides(small, weights, tmp_path, says, name):
+    path = tmp_path / "open_clip_model.safetensors"
+    save_file(weights, path)
+    model = {} if says is None else {"quick_gelu": says}
+    pixels = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    config = {"model_cfg": model, "preprocess_cfg": pixels}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    loaded = load_clip(f"{name}:{path}")
+    assert (loaded.mean, loaded.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    other = {"Small": "Small-quickgelu", "Small-quickgelu": "Small"}[name]
+    with pytest.raises(BackboneError, match=f"Use {name}:"):
+        load_clip(f"{other}:{path}")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"model_cfg": 3}', "\x00"])
+def test_a_damaged_configuration_is_named(small, weights, tmp_path, text):
+    save_file(weights, tmp_path / "mine.safetensors")
+    (tmp_path / "open_clip_config.json").write_text(text)
+    with pytest.raises(BackboneError, match=r"open_clip_config\.json: expected open_clip's"):
+        load_clip(f"Small:{tmp_path}/mine.safetensors")
+
+
+def test_a_model_without_a_twin_takes_an_unknown_file(small, weights, tmp_path, monkeypatch):
+    from open_clip import factory
+
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "Single", PLAIN)
+    save_file(weights, tmp_path / "mine.safetensors")
+    loaded = load_clip(f"Single:{tmp_path}/mine.safetensors")
+    assert loaded.identity["quick_gelu"] is False
+    assert loaded.mean == open_clip.OPENAI_DATASET_MEAN
 
 
 def test_an_unknown_files_activation_is_the_models(small, weights, tmp_path):
@@ -206,7 +251,7 @@ def test_a_file_for_another_model_is_refused_with_all_faults(small, weights, tmp
     weights["positional_embedding"] = torch.zeros(5, 16)
     save_file(weights, path)
     with pytest.raises(BackboneError) as caught:
-        load_clip(f"Small:{path}")
+        load_clip(f"Small-quickgelu:{path}")
     assert "visual.proj is missing" in str(caught.value)
     assert "extra is unknown to the model" in str(caught.value)
     assert "positional_embedding: expected shape (77, 16), found (5, 16)" in str(caught.value)
@@ -324,7 +369,7 @@ def test_pickled_objects_and_other_contents_are_refused(small, tmp_path, content
     path = tmp_path / "mine.pt"
     torch.save(content, path)
     with pytest.raises(BackboneError, match=r"mine\.pt"):
-        load_clip(f"Small:{path}")
+        load_clip(f"Small-quickgelu:{path}")
 
 
 def test_a_torn_file_is_refused(small, weights, tmp_path):
@@ -332,4 +377,4 @@ def test_a_torn_file_is_refused(small, weights, tmp_path):
     save_file(weights, path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BackboneError, match=r"mine\.safetensors cannot be read"):
-        load_clip(f"Small:{path}")
+        load_clip(f"Small-quickgelu:{path}")

@@ -159,6 +159,14 @@ def test_weights_that_a_file_lacks_are_not_made_up(folder):
     assert "unet has no weights for conv_out.bias" in str(caught.value)
 
 
+def test_a_folder_s_source_loads_from_any_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    parts = load_stable_diffusion(folder.name, prompt="a photo")
+    assert parts.source == str(folder)
+    monkeypatch.chdir("/")
+    assert load_stable_diffusion(parts.source, prompt="a photo").identity == parts.identity
+
+
 def test_a_torn_file_is_a_backbone_error(folder):
     path = folder / "vae" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])

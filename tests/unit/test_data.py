@@ -168,3 +168,16 @@ def test_arrays_that_the_store_lacks_are_an_error(store):
         load(store, make_manifest([1]), needs=["error_map"])
     with pytest.raises(StoreError, match="array flip/clip_embedding was asked for"):
         load(store, make_manifest([1]), needs=["clip_embedding"], view="flip")
+
+
+def test_committed_rows_that_a_lost_file_made_nan_are_an_error(tmp_path, resident):
+    store = make_store(tmp_path, range(40))
+    (tmp_path / "features.zarr/clean/clip_embedding/c/1/0").unlink()
+    with pytest.raises(StoreError) as caught:
+        load(store, make_manifest([3, 20, 5, 17]), needs=NEEDS, resident=resident).batch(
+            np.array([0, 1, 2, 3])
+        )
+    assert str(caught.value) == (
+        f"store {tmp_path}: 2 of 4 rows of clean/clip_embedding that were committed read as NaN "
+        f"or infinity, the first is of image {image_id(20)}. Run `clare-cache store verify`."
+    )

@@ -459,3 +459,12 @@ def test_long_curves_are_thinned_to_both_ends() -> None:
     x, y = figures._thinned(np.arange(5000.0), np.arange(5000.0))
     assert len(x) == len(y) <= figures.MAX_POINTS
     assert (x[0], x[-1]) == (0.0, 4999.0)
+
+
+def test_a_histogram_leaves_no_score_out() -> None:
+    from clare_cache.report.figures import draw_scores
+
+    labels = np.array([0, 1, 1])
+    draw_scores(labels, np.array([0.0, 0.4, 1.0]), threshold=0.5, name="fine")
+    with pytest.raises(ValueError, match=r"scores from -2 to 0\.9 are no probabilities"):
+        draw_scores(labels, np.array([-2.0, 0.4, 0.9]), threshold=0.5, name="log-odds")

@@ -1,6 +1,7 @@
 """The store: what is written comes back, and only what was committed is there."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 
@@ -147,6 +148,85 @@ def test_the_index_is_a_plain_table_of_ids_and_rows(tmp_path):
     assert index["row"].dtype == np.int64
     assert index["row"].tolist() == [0, 1, 2, 3, 4, 8]
     assert index["image_id"].tolist() == image_ids(0, 1, 2, 3, 4, 30)
+
+
+# Several processes, and readers beside them
+
+
+def test_a_writer_that_was_opened_before_another_added_images_takes_later_rows(tmp_path):
+    one = create_store(tmp_path, block_rows=BLOCK_ROWS)
+    one.declare([entry()])
+    other = StoreWriter(tmp_path)
+    one.add_images(image_ids(1, 2, 3))
+    other.add_images(image_ids(3, 11, 12))
+    one.write_block(block(VECTOR, [0, 1, 2]), versions={})
+    found = open_store(tmp_path)
+    assert found.rows_of(image_ids(1, 2, 3, 11, 12)).tolist() == [0, 1, 2, 4, 5]
+    with pytest.raises(StoreError, match="has no row for 2 of 2 images"):
+        found["clean/vector"].by_image_id(image_ids(11, 12))
+
+
+def test_a_writer_that_was_opened_before_another_declared_keeps_both_arrays(tmp_path):
+    one = create_store(tmp_path, block_rows=BLOCK_ROWS)
+    other = StoreWriter(tmp_path)
+    one.declare([entry(VECTOR)])
+    with pytest.raises(StoreMismatch):
+        other.declare([entry(VECTOR, weights="other")])
+    other.declare([entry(GRID)])
+    assert list(open_store(tmp_path)) == ["clean/grid", "clean/vector"]
+
+
+def test_writers_that_start_together_give_every_image_one_row(tmp_path):
+    def start(number):
+        writer = create_store(tmp_path / "s", block_rows=BLOCK_ROWS)
+        writer.declare([entry(VECTOR), entry(VECTOR, view=f"share-{number}")])
+        writer.add_images(image_ids(*range(5 * number, 5 * number + 7)))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(start, range(6)))
+    found = open_store(tmp_path / "s")
+    assert len(found.image_ids) == len(set(found.image_ids)) == 32
+    assert len(set(found.rows_of(found.image_ids).tolist())) == 32
+    assert len(found.views) == 7
+    assert {found[key].array.shape[0] for key in found} == {found.n_rows}
+
+
+def test_an_open_store_stays_as_it_was_when_images_are_added(tmp_path):
+    writer = make_store(tmp_path, n_images=6)
+    write_all(writer, VECTOR, 6)
+    found = open_store(tmp_path)
+    writer.add_images(image_ids(20, 21))
+    writer.write_block(block(VECTOR, [8, 9]), versions={})
+    assert found.image_ids == image_ids(*range(6))
+    assert found.rows_of(image_ids(5, 20)).tolist() == [5, -1]
+    assert found["clean/vector"].present.tolist() == [True] * 6
+    assert found["clean/vector"].shape == (6, 3)
+    assert open_store(tmp_path)["clean/vector"].present.sum() == 8
+
+
+def test_a_store_that_has_everything_needs_no_lock(tmp_path):
+    writer = make_store(tmp_path, n_images=3)
+    (tmp_path / "setup.lock").write_text("elsewhere 1")
+    assert writer.add_images(image_ids(0, 2)) == 0
+    writer.declare([entry(GRID)])
+    assert create_store(tmp_path).store.n_rows == 3
+
+
+def test_sparse_rows_read_their_own_chunks_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("clare_cache.store.schema.CHUNK_NBYTES", VECTOR.row_nbytes)
+    write_all(make_store(tmp_path))
+    handle = open_store(tmp_path)["clean/vector"]
+    asked, array = [], handle.array
+
+    class Spy:
+        def __getitem__(self, selection):
+            asked.append((selection.start, selection.stop))
+            return array[selection]
+
+    handle.__dict__["array"] = Spy()
+    rows = [9, 0, 3, 5, 6, 0, 8]
+    assert np.array_equal(handle.read_rows(np.array(rows)), values_of(VECTOR, rows))
+    assert asked == [(0, 1), (3, 4), (5, 7), (8, 10)]
 
 
 # Declared inputs

@@ -99,6 +99,43 @@ def test_files_that_no_record_names(path):
     ]
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\x00"])
+def test_a_damaged_commit_record_is_a_fault_and_the_others_are_checked(path, text):
+    (path / "commits/clean/vector/1.json").write_text(text)
+    (path / CHUNKS / "0/0").unlink()
+    one, other = verify(open_store(path))
+    assert (one.kind, one.where) == ("damaged commit record", "commits/clean/vector/1.json")
+    assert (other.kind, other.where) == ("missing chunk", "clean/vector/c/0/0")
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}x", "[3]", '[{"a": 1}]'])
+def test_a_damaged_ledger_is_a_fault(path, text):
+    (path / "ledger/clean/vector/1.json").write_text(text)
+    (fault,) = verify(open_store(path))
+    assert (fault.kind, fault.where) == ("damaged ledger", "ledger/clean/vector/1.json")
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "{"])
+def test_a_lost_or_damaged_array_description_is_a_fault(path, text):
+    description = path / "features.zarr/clean/vector/zarr.json"
+    description.unlink()
+    if text is not None:
+        description.write_text(text)
+    (path / CHUNKS / "2/0").unlink()
+    one, other = verify(open_store(path))
+    assert one.kind == "damaged array description"
+    assert one.where == "features.zarr/clean/vector/zarr.json"
+    assert other.kind == "missing chunk"
+
+
+def test_a_record_of_other_inputs_is_a_fault(path):
+    record = path / "commits/clean/vector/0.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"fingerprint": "0" * 16}))
+    (fault,) = verify(open_store(path))
+    assert fault.kind == "damaged commit record"
+    assert "was committed for fingerprint 0000000000000000" in fault.detail
+
+
 def test_every_fault_is_found_in_one_go(path):
     (path / CHUNKS / "0/0").unlink()
     (path / CHUNKS / "1/0").write_bytes(b"x")

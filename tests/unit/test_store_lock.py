@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from clare_cache.errors import StoreError
-from clare_cache.store import setup_lock
+from clare_cache.store import lock, setup_lock
 from clare_cache.store.lock import LOCK_FILE
 
 
@@ -34,11 +34,17 @@ def test_the_lock_is_let_go_when_something_goes_wrong(tmp_path):
         pass
 
 
-def test_a_lock_of_a_dead_process_is_taken_over(tmp_path):
+@pytest.fixture(scope="module")
+def dead():
+    """The holder's line of a process that is gone."""
     done = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
     )
-    (tmp_path / LOCK_FILE).write_text(f"{socket.gethostname()} {done.stdout.strip()}")
+    return f"{socket.gethostname()} {done.stdout.strip()}"
+
+
+def test_a_lock_of_a_dead_process_is_taken_over(tmp_path, dead):
+    (tmp_path / LOCK_FILE).write_text(dead)
     with setup_lock(tmp_path, seconds=5):
         assert (tmp_path / LOCK_FILE).read_text() == f"{socket.gethostname()} {os.getpid()}"
 
@@ -53,3 +59,49 @@ def test_a_lock_of_the_living_or_of_another_machine_is_respected(tmp_path, holde
         "If that process is gone, remove the file."
     )
     assert (tmp_path / LOCK_FILE).read_text() == holder
+
+
+@pytest.mark.parametrize("newer", ["elsewhere 1", None])
+def test_a_waiter_does_not_remove_the_lock_that_another_one_made_since(
+    tmp_path, monkeypatch, dead, newer
+):
+    path = tmp_path / LOCK_FILE
+    path.write_text(dead)
+
+    def another_is_faster(file, operation):
+        path.unlink()
+        path.write_text(newer or dead)
+
+    monkeypatch.setattr(lock.fcntl, "flock", another_is_faster)
+    assert lock._removed(path)
+    assert path.read_text() == (newer or dead)
+
+
+def test_many_waiters_for_a_dead_process_enter_one_at_a_time(tmp_path, dead):
+    inside, entered = [], []
+
+    def enter(number):
+        with setup_lock(tmp_path):
+            inside.append(number)
+            entered.append(number)
+            assert len(inside) == 1
+            inside.remove(number)
+
+    (tmp_path / LOCK_FILE).write_text(dead)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(enter, range(8)))
+    assert sorted(entered) == list(range(8))
+
+
+def test_a_lock_that_cannot_be_removed_is_waited_for(tmp_path, monkeypatch, dead):
+    (tmp_path / LOCK_FILE).write_text(dead)
+
+    def refuse(file, operation):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    with (
+        pytest.raises(StoreError, match="If that process is gone"),
+        setup_lock(tmp_path, seconds=0),
+    ):
+        pass
