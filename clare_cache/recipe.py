@@ -144,7 +144,7 @@ def read_recipe(name: str | Path) -> Recipe:
     """
     path = find_recipe(name)
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
+        value = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)  # rule-ok: SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path}: expected YAML, found {error}. Correct it.") from error
     if not isinstance(value, Mapping):

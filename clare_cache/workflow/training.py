@@ -21,7 +21,7 @@ from clare_cache.seeds import seed_for
 from clare_cache.store import ArrayEntry, Store, open_store
 from clare_cache.train.loop import Member, train_members
 from clare_cache.train.runs import describe_run, save_run
-from clare_cache.types import CLEAN, OnProgress, ignore_progress
+from clare_cache.types import CLEAN, FAKE, REAL, OnProgress, ignore_progress
 from clare_cache.workflow.features import settings_from
 
 
@@ -118,7 +118,15 @@ def hold_out(manifest: Manifest, recipe: Recipe) -> tuple[Manifest, Manifest]:
         return train, Manifest.from_rows(validation.rows.assign(split="val"))
     share = recipe.train.validation_fraction
     divided = split_by_group(train, {"train": 1 - share, "val": share}, seed=recipe.train.seed)
-    return divided.where(split="train"), divided.where(split="val")
+    parts = divided.where(split="train"), divided.where(split="val")
+    if any(part.rows["label"].nunique() < 2 for part in parts):
+        counts = train.rows.groupby("label")["group"].nunique()
+        raise TrainError(
+            f"train-head: split train has {counts.get(REAL, 0)} groups with real and "
+            f"{counts.get(FAKE, 0)} with fake images; holding out whole groups left a part without "
+            "one of them. Name a val/ folder, or build the manifest with finer groups."
+        )
+    return parts
 
 
 def _refuse_leaks(manifest: Manifest) -> None:

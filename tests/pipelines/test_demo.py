@@ -346,3 +346,16 @@ def test_pictures_are_shown_where_there_are_no_error_maps(demo, tmp_path):
     evaluate([run], store=tmp_path / "store", device="cpu")
     page = report([run], tmp_path / "report.html", root=demo.images).read_text()
     assert "test/real/flower" in page
+
+
+def test_too_few_groups_to_hold_out_say_how_many_there_are(demo, small_recipe):
+    from clare_cache.errors import TrainError
+    from clare_cache.recipe import read_recipe
+    from clare_cache.workflow.training import hold_out
+
+    rows = cc.Manifest.read(demo.manifest).where(split="train").rows.copy()
+    rows["group"] = [
+        "real" if label == 0 else f"fake-{n % 2}" for n, label in enumerate(rows["label"])
+    ]
+    with pytest.raises(TrainError, match="has 1 groups with real and 2 with fake images"):
+        hold_out(cc.Manifest.from_rows(rows), read_recipe(small_recipe))
