@@ -276,6 +276,8 @@ class StoreWriter:
     def _flush_chunk(self, entry: ArrayEntry, name: str) -> int:
         """CRC-32C of a chunk as it is on disk, after forcing it there (zarr does not)."""
         path = self.path / FEATURES_FOLDER / entry.key / name
+        for stray in path.parent.glob(f"{path.name}.*.partial"):
+            stray.unlink(missing_ok=True)  # of a writer that was killed; the block is ours now
         flush(path)
         for folder in path.parents[: len(PurePath(name).parts)]:
             flush(folder)  # each may be new, and its name is kept in the one above
