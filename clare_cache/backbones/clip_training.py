@@ -25,7 +25,9 @@ def training_of_tag(name: str, tag: str) -> dict[str, Any]:
     """open_clip's record of a published training: hub place, activation, pixel statistics."""
     from open_clip import get_pretrained_cfg
 
-    return get_pretrained_cfg(name.removesuffix(QUICK), tag) or get_pretrained_cfg(name, tag)
+    record = get_pretrained_cfg(name.removesuffix(QUICK), tag) or get_pretrained_cfg(name, tag)
+    # open_clip notes the activation only where it is QuickGELU.
+    return {**record, "quick_gelu": bool(record.get("quick_gelu"))} if record else {}
 
 
 def training_of_file(name: str, path: Path, digest: str) -> dict[str, Any]:
@@ -57,7 +59,8 @@ def refuse_other_activation(
     config: Mapping[str, Any], trained: Mapping[str, Any], *, name: str, weights: str
 ) -> None:
     """Raise BackboneError when the model's activation is not that of the training, if known."""
-    if not trained or bool(trained.get("quick_gelu")) == bool(config.get("quick_gelu")):
+    stated = trained.get("quick_gelu")
+    if stated is None or stated == bool(config.get("quick_gelu")):
         return
     base = name.removesuffix(QUICK)
     if trained.get("quick_gelu"):
@@ -75,8 +78,8 @@ def _training_of_config(path: Path) -> dict[str, Any]:
         value = read_json(path)
         pixels = value.get("preprocess_cfg", {})
         return {
-            # open_clip's own reading: without the key it is plain GELU.
-            "quick_gelu": bool(value["model_cfg"].get("quick_gelu", False)),
+            # Absent, it says nothing: a user who writes out `-quickgelu` is believed.
+            "quick_gelu": value["model_cfg"].get("quick_gelu"),
             "mean": pixels.get("mean"),
             "std": pixels.get("std"),
         }

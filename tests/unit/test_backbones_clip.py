@@ -165,13 +165,11 @@ def test_a_source_loads_from_any_folder(small, weights, tmp_path, monkeypatch):
     assert load_clip(loaded.source).identity == loaded.identity
 
 
-@pytest.mark.parametrize(
-    ("says", "name"), [(True, "Small-quickgelu"), (False, "Small"), (None, "Small")]
-)
+@pytest.mark.parametrize(("says", "name"), [(True, "Small-quickgelu"), (False, "Small")])
 def test_the_configuration_beside_a_file_decides(small, weights, tmp_path, says, name):
     path = tmp_path / "open_clip_model.safetensors"
     save_file(weights, path)
-    model = {} if says is None else {"quick_gelu": says}
+    model = {"quick_gelu": says}
     pixels = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     config = {"model_cfg": model, "preprocess_cfg": pixels}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
@@ -180,6 +178,16 @@ def test_the_configuration_beside_a_file_decides(small, weights, tmp_path, says,
     other = {"Small": "Small-quickgelu", "Small-quickgelu": "Small"}[name]
     with pytest.raises(BackboneError, match=f"Use {name}:"):
         load_clip(f"{other}:{path}")
+
+
+@pytest.mark.parametrize(("name", "quick"), [("Small-quickgelu", True), ("Small", False)])
+def test_a_configuration_that_is_silent_leaves_it_to_the_name(
+    small, weights, tmp_path, name, quick
+):
+    path = tmp_path / "open_clip_model.safetensors"
+    save_file(weights, path)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {}}))
+    assert load_clip(f"{name}:{path}").identity["quick_gelu"] is quick
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"model_cfg": 3}', "\x00"])
