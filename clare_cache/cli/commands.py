@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from clare_cache import __version__
-from clare_cache.cli import demo, head, manifest, recipe, stage_one, stage_two, store
+from clare_cache.cli import demo, doctor, head, manifest, recipe, stage_one, stage_two, store
 
 app = typer.Typer(
     name="clare-cache",
@@ -20,6 +20,7 @@ app.add_typer(store.app, name="store", help="Look after stores: info, verify.")
 app.add_typer(head.app, name="head", help="Authors' checkpoints: import, export, card.")
 app.add_typer(recipe.app, name="recipe", help="Experiments as data: list, show, check.")
 app.command()(demo.demo)
+app.command()(doctor.doctor)
 app.command()(stage_one.extract)
 app.command()(stage_two.train_head)
 app.command()(stage_two.evaluate)

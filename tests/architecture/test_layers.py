@@ -40,7 +40,14 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["extract", "--help"], ["train-head", "--help"], ["recipe", "list"]]
+    "arguments",
+    [
+        ["--help"],
+        ["extract", "--help"],
+        ["train-head", "--help"],
+        ["doctor", "--help"],
+        ["recipe", "list"],
+    ],
 )
 def test_help_imports_no_torch(arguments: list[str]) -> None:
     heavy = ("torch", "diffusers", "transformers", "open_clip", "zarr", "dask", "pandas")
