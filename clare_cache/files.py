@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ATTEMPTS = 5
+"""So often a file is written whose partial another process sweeps away before it is renamed."""
+
 
 def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = False) -> None:
     """Let `write` fill a file of another name beside `path`, then rename it over `path`.
@@ -17,15 +20,49 @@ def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = Fa
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last because writers such as pandas choose a format by it.
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
-    try:
+
+    def write_and_rename() -> None:
         write(partial)
         if durable:
             flush(partial)
         partial.replace(path)
+
+    try:
+        write_again_if_swept(write_and_rename)
     finally:
         partial.unlink(missing_ok=True)
     if durable:
         flush(path.parent)
+
+
+def write_again_if_swept(write: Callable[[], None]) -> None:
+    """Call `write`, and again where its partial file was swept away: see `sweep`."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return write()
+        except FileNotFoundError:
+            continue
+    return write()
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a name is that of a file in the making, here or in Zarr: it is nobody's result."""
+    return ".partial" in path.suffixes
+
+
+def partial_files(folder: Path) -> list[Path]:
+    """The partial files in a folder, of processes at work and of those that were killed."""
+    return [path for path in folder.glob("*.partial*") if is_partial(path)]
+
+
+def sweep(folder: Path) -> None:
+    """Remove the partial files in a folder, which killed processes leave.
+
+    There is no telling whether a process elsewhere is alive. Those who write to this folder use
+    `write_again_if_swept`, so that it does not matter.
+    """
+    for path in partial_files(folder):
+        path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:

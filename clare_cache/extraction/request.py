@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clare_cache.files import write_whole
+from clare_cache.files import sweep, write_whole
 from clare_cache.fingerprint import DIGEST_CHARS
 
 REQUESTS_FOLDER = "requests"
@@ -27,6 +27,7 @@ def write_request(store: Path, paths: Mapping[int, Sequence[str]]) -> Path:
     digest = hashlib.sha256()
     for row, path in pairs:
         digest.update(f"{row}\t{path}\n".encode())
+    sweep(store / REQUESTS_FOLDER)
     file = store / REQUESTS_FOLDER / f"{digest.hexdigest()[:DIGEST_CHARS]}.parquet"
     if not file.is_file():
         table = pa.table(

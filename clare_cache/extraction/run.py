@@ -178,6 +178,7 @@ def _prepare(
         ]
     )
     writer.add_images(images)
+    writer.sweep_leftovers()
     rows = writer.store.rows_of(list(images)).tolist()
     return writer, dict(zip(rows, images.values(), strict=True))
 

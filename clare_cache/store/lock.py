@@ -41,6 +41,11 @@ def setup_lock(store: Path, *, seconds: float = SECONDS_TO_WAIT) -> Iterator[Non
         path.unlink(missing_ok=True)
 
 
+def is_left_behind(store: Path) -> bool:
+    """Whether a dead process of this machine has left its lock."""
+    return _left_behind(_holder(store / LOCK_FILE))
+
+
 def _made(path: Path, holder: str) -> bool:
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePath
 
 import google_crc32c
@@ -21,9 +22,17 @@ import zarr
 from numpy.typing import NDArray
 
 from clare_cache.errors import StoreError, StoreMismatch
-from clare_cache.files import flush, write_json, write_whole
+from clare_cache.files import (
+    flush,
+    is_partial,
+    partial_files,
+    sweep,
+    write_again_if_swept,
+    write_json,
+    write_whole,
+)
 from clare_cache.fingerprint import differences
-from clare_cache.store.lock import LOCK_FILE, setup_lock
+from clare_cache.store.lock import LOCK_FILE, is_left_behind, setup_lock
 from clare_cache.store.reader import (
     Store,
     open_array,
@@ -78,7 +87,7 @@ def create_store(path: str | Path, *, block_rows: int = BLOCK_ROWS) -> "StoreWri
             return StoreWriter(path)  # made while this process waited
         # Without store.json, these are what an interrupted `create_store` leaves.
         begun = {path / INDEX_FILE, path / FEATURES_FOLDER, path / LOCK_FILE}
-        if not begun.issuperset(path.iterdir()):
+        if not all(file in begun or is_partial(file) for file in path.iterdir()):
             raise _other_files(path)
         _write_index(path, [], np.empty(0, np.int64))
         zarr.open_group(str(path / FEATURES_FOLDER), mode="a", zarr_format=3)
@@ -222,7 +231,7 @@ class StoreWriter:
                 found = read_values(array, slice(start, end), where=f"{self.path}: {entry.key}")
                 chunk[np.array(old) - start] = found[np.array(old) - start]
             chunk[data.rows[inside] - start] = data.values[inside]
-            array[start:end] = chunk
+            write_again_if_swept(partial(array.__setitem__, slice(start, end), chunk))
             name = chunk_name(start // entry.chunk_rows, len(entry.spec.shape))
             checksums[name] = self._flush_chunk(entry, name)
         rows = {*kept, *data.rows.tolist()}
@@ -245,6 +254,23 @@ class StoreWriter:
             durable=True,
         )
         return record
+
+    def sweep_leftovers(self) -> None:
+        """Remove what killed processes left, but for chunks, which are swept when written again.
+
+        Blocks may be written meanwhile, and the lock is waited for only where there is need.
+        """
+        for key in self.description.arrays:
+            sweep(self.path / COMMITS_FOLDER / key)
+            sweep(self.path / LEDGER_FOLDER / key)
+        group = self.path / FEATURES_FOLDER
+        views = {group / entry.view for entry in self.description.arrays.values()}
+        arrays = {group / key for key in self.description.arrays}
+        folders = (self.path, group, *views, *arrays)
+        if is_left_behind(self.path) or any(map(partial_files, folders)):
+            with setup_lock(self.path):
+                for folder in folders:
+                    sweep(folder)
 
     def _entry(self, view: str, array: str) -> ArrayEntry:
         return self.store[f"{view}/{array}"].entry
@@ -276,8 +302,7 @@ class StoreWriter:
     def _flush_chunk(self, entry: ArrayEntry, name: str) -> int:
         """CRC-32C of a chunk as it is on disk, after forcing it there (zarr does not)."""
         path = self.path / FEATURES_FOLDER / entry.key / name
-        for stray in path.parent.glob(f"{path.name}.*.partial"):
-            stray.unlink(missing_ok=True)  # of a writer that was killed; the block is ours now
+        sweep(path.parent)
         flush(path)
         for folder in path.parents[: len(PurePath(name).parts)]:
             flush(folder)  # each may be new, and its name is kept in the one above

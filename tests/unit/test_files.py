@@ -5,7 +5,7 @@ import json
 import pytest
 
 from clare_cache import files
-from clare_cache.files import flush, read_json, write_json, write_text, write_whole
+from clare_cache.files import flush, read_json, sweep, write_json, write_text, write_whole
 
 
 class Crash(Exception):
@@ -42,6 +42,33 @@ def test_the_writer_gets_another_name_of_the_same_suffix_in_the_same_folder(tmp_
         assert partial.parent == path.parent
         assert partial.name.startswith(".")
         assert partial.suffix == ".parquet"
+
+
+def test_a_partial_that_was_swept_away_is_written_again(tmp_path):
+    path, given = tmp_path / "a.txt", []
+
+    def write(partial):
+        given.append(partial)
+        partial.write_bytes(b"x")
+        if len(given) < 3:
+            sweep(tmp_path)
+
+    write_whole(path, write, durable=True)
+    assert (path.read_bytes(), len(given)) == (b"x", 3)
+
+    with pytest.raises(FileNotFoundError):
+        write_whole(path, lambda partial: None)
+
+
+def test_a_sweep_takes_partial_files_and_no_other(tmp_path):
+    for name in (".0.0a1b2c3d.partial.json", "zarr.0a1b.partial", ".a.partial.parquet"):
+        (tmp_path / name).write_bytes(b"torn")
+    kept = [tmp_path / name for name in ("0.json", ".hidden", "partial.json", "impartial.txt")]
+    for path in kept:
+        path.write_bytes(b"whole")
+    sweep(tmp_path)
+    sweep(tmp_path / "absent")
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 def test_durable_flushes_the_data_before_the_rename_and_the_folder_after(tmp_path, monkeypatch):
