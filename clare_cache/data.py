@@ -110,7 +110,7 @@ class FeatureData(Dataset):
         lost = [n for n, row in enumerate(values) if not np.isfinite(row).all()]
         if lost:
             raise StoreError(
-                f"store {self._store.path}: {len(lost)} of {len(values)} rows of "
+                f"store {self._store.place}: {len(lost)} of {len(values)} rows of "
                 f"{handle.entry.key} that were committed read as NaN or infinity, the first is of "
                 f"image {self.rows['image_id'].iloc[positions[lost[0]]]}. "
                 "Run `clare-cache store verify`."
@@ -152,7 +152,7 @@ def load(
             unknown.append(image_id)
     if unknown:
         raise TrainError(
-            f"store {store.path}: {', '.join(needs)} of view {view} were asked for "
+            f"store {store.place}: {', '.join(needs)} of view {view} were asked for "
             f"{len(image_ids)} images, {len(unknown)} were never extracted, the first is "
             f"{unknown[0]}. Run `clare-cache extract` with this manifest."
         )

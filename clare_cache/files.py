@@ -77,8 +77,12 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
 
 def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
     """Replace a JSON file in one step; NaN is refused because JSON has none."""
-    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    write_text(path, text, durable=durable)
+    write_bytes(path, json_bytes(value), durable=durable)
+
+
+def json_bytes(value: Any) -> bytes:
+    """A JSON file's content; NaN is refused because JSON has none."""
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:

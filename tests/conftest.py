@@ -1,8 +1,9 @@
 """What several test folders share: the golden generator and small pictures."""
 
 import importlib.util
+import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +67,23 @@ def odd_images() -> Callable[[Path], dict[str, Any]]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.write_odd_images
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """Environment variables that lead to an S3 server of this test run."""
+    from tests.s3_server import serve_s3
+
+    with serve_s3() as environment:
+        yield environment
+
+
+@pytest.fixture
+def bucket(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an empty folder on an S3 server; processes started by the test reach it too."""
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://features/{uuid.uuid4().hex}"
 
 
 class Finished(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 ManifestFile = Annotated[Path, typer.Argument(help="Manifest: .parquet, .csv or .jsonl.")]
-StoreFolder = Annotated[Path, typer.Argument(help="Store folder.")]
+StorePlace = Annotated[str, typer.Argument(help="Store: a folder, or s3://BUCKET/PATH.")]
 RunFolders = Annotated[
     list[Path], typer.Argument(help="Run folders, or folders that hold run folders.")
 ]

@@ -14,7 +14,7 @@ from clare_cache.cli.options import (
     ManifestFile,
     Root,
     Sd,
-    StoreFolder,
+    StorePlace,
     Workers,
 )
 from clare_cache.cli.output import print_failures, print_json, print_result, say
@@ -26,7 +26,7 @@ ALL_FEATURES = "error_map,clip_patch_tokens,clip_block_cls,clip_embedding"
 
 def extract(
     manifest: ManifestFile,
-    store: StoreFolder,
+    store: StorePlace,
     root: Root = Path(),
     features: Annotated[str, typer.Option(help="Arrays to make, comma-separated.")] = ALL_FEATURES,
     views: Annotated[

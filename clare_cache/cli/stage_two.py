@@ -13,7 +13,7 @@ from clare_cache.cli.progress import show_progress
 
 def train_head(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
-    store: Annotated[Path, typer.Option(help="Store that `extract` filled.")],
+    store: Annotated[str, typer.Option(help="Store that `extract` filled: folder or URL.")],
     manifest: Annotated[Path, typer.Option(help="Labels, splits and groups of its images.")],
     out: Annotated[Path, typer.Option(help="Run folders are written below it.")] = Path("runs"),
     head: Annotated[
@@ -61,7 +61,7 @@ def train_head(
 
 def evaluate(
     runs: RunFolders,
-    store: Annotated[Path | None, typer.Option(help="Default: the run's.")] = None,
+    store: Annotated[str | None, typer.Option(help="Default: the run's.")] = None,
     manifest: Annotated[
         Path | None, typer.Option(help="Another list of images; default: the run's.")
     ] = None,

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clare_cache.cli.options import AsJson, StoreFolder
+from clare_cache.cli.options import AsJson, StorePlace
 from clare_cache.cli.output import print_json, print_result, print_table
 from clare_cache.cli.progress import show_progress
 
@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command()
 def info(
-    store: StoreFolder,
+    store: StorePlace,
     ledger: Annotated[
         bool, typer.Option(help="List the images that could not be used, with reasons.")
     ] = False,
@@ -63,7 +63,7 @@ def info(
 
 
 @app.command()
-def status(store: StoreFolder, json: AsJson = False) -> None:
+def status(store: StorePlace, json: AsJson = False) -> None:
     """How far an extraction is, over all its workers, from any machine: done, rate, ETA."""
     from clare_cache.extraction.status import read_status
     from clare_cache.store import open_store
@@ -90,7 +90,7 @@ def status(store: StoreFolder, json: AsJson = False) -> None:
 
 
 @app.command()
-def verify(store: StoreFolder, json: AsJson = False) -> None:
+def verify(store: StorePlace, json: AsJson = False) -> None:
     """Hold every committed byte against its checksum; list missing, altered and orphan files."""
     from clare_cache.store import open_store
     from clare_cache.store import verify as verify_store

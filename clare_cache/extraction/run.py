@@ -27,8 +27,10 @@ from clare_cache.images import find_view
 from clare_cache.store import (
     ArrayEntry,
     LedgerLine,
+    Place,
     StoreWriter,
     create_store,
+    open_place,
     open_store,
 )
 from clare_cache.types import CLEAN, ImageId, OnProgress, Progress, ignore_progress
@@ -46,7 +48,7 @@ class ExtractReport:
     asked-for images in the ledger, of this call or earlier.
     """
 
-    store: Path
+    store: str
     n_images: int
     n_settled_before: int
     n_decoded: int
@@ -64,7 +66,7 @@ class ExtractReport:
 
 
 def extract_features(
-    store: str | Path,
+    store: str | Path | Place,
     images: Mapping[ImageId, Sequence[str]],
     *,
     root: str | Path,
@@ -99,9 +101,9 @@ def extract_features(
             f"extract: features {', '.join(unknown)} were asked for, the backbones make "
             f"{', '.join(made)}. Correct --features."
         )
-    store = Path(store)
+    place = open_place(store).resolve()
     writer, paths = _prepare(
-        store, images, [made[name] for name in features], views=views, block_rows=block_rows
+        place, images, [made[name] for name in features], views=views, block_rows=block_rows
     )
     tasks = plan_blocks(
         list(paths),
@@ -127,8 +129,8 @@ def extract_features(
         on_progress(Progress(what="extract", done=done, total=n_todo, unit="image"))
 
     work = BlockWork(
-        store=store.resolve(),
-        request=write_request(store.resolve(), paths),
+        store=place,
+        request=write_request(place, paths),
         root=Path(root).resolve(),
         views=tuple(views),
         features=tuple(features),
@@ -142,17 +144,17 @@ def extract_features(
     for report in reports:
         seconds.update(report.seconds)
     return ExtractReport(
-        store=store,
+        store=str(store),
         n_images=len(paths),
         n_settled_before=len(paths) - n_missing,
         n_decoded=sum(report.n_decoded for report in reports),
-        failures=_failures(store, views, features, images),
+        failures=_failures(writer.place, views, features, images),
         seconds=dict(seconds),
     )
 
 
 def _prepare(
-    store: Path,
+    place: Place,
     images: Mapping[ImageId, Sequence[str]],
     arrays: Sequence[Described],
     *,
@@ -163,7 +165,7 @@ def _prepare(
 
     Processes may do this at the same time: the writer's own steps are atomic.
     """
-    writer = create_store(store, **({} if block_rows is None else {"block_rows": block_rows}))
+    writer = create_store(place, **({} if block_rows is None else {"block_rows": block_rows}))
     writer.declare(
         [
             ArrayEntry(
@@ -194,8 +196,8 @@ def _refuse_wrong_root(root: Path, images: Sequence[Sequence[str]]) -> None:
 
 
 def _failures(
-    store: Path, views: Sequence[str], features: Sequence[str], images: Iterable[ImageId]
+    place: Place, views: Sequence[str], features: Sequence[str], images: Iterable[ImageId]
 ) -> tuple[LedgerLine, ...]:
-    asked, opened = set(images), open_store(store)
+    asked, opened = set(images), open_store(place)
     lines = (line for view in views for line in opened.ledger(view, features))
     return tuple(line for line in lines if line.image_id in asked)

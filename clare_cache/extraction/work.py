@@ -21,7 +21,7 @@ from clare_cache.extraction.block import Extracted, Item, extract_block
 from clare_cache.extraction.plan import BlockTask, plan_blocks
 from clare_cache.extraction.request import read_request
 from clare_cache.images import decoder_versions
-from clare_cache.store import BlockData, CommitRecord, StoreWriter
+from clare_cache.store import BlockData, CommitRecord, Place, StoreWriter
 from clare_cache.types import ArraySpec
 
 RECORDED_VERSIONS = (
@@ -116,8 +116,8 @@ class BlockReport:
 class BlockWork:
     """Everything that a worker must know to do any block of a call."""
 
-    store: Path
-    request: Path
+    store: Place
+    request: str
     root: Path
     views: tuple[str, ...]
     features: tuple[str, ...]
@@ -130,7 +130,7 @@ class BlockWork:
         """Make and commit what block `block` lacks now; nothing if another run was faster."""
         writer = StoreWriter(self.store)
         first, stop = writer.rows_of_block(block)
-        paths = read_request(self.request, first=first, stop=stop)
+        paths = read_request(self.store, self.request, first=first, stop=stop)
         settled = {
             f"{view}/{array}": settled_rows(
                 [writer.record(view, array, block)], retry_failed=self.retry_failed

@@ -2,6 +2,7 @@
 
 from clare_cache.store.check import StoreFault, verify
 from clare_cache.store.lock import setup_lock
+from clare_cache.store.place import Place, open_place, sweep
 from clare_cache.store.reader import ArrayHandle, Store, features_of, open_store
 from clare_cache.store.schema import ArrayEntry, CommitRecord, LedgerLine
 from clare_cache.store.writer import BlockData, StoreWriter, create_store
@@ -12,12 +13,15 @@ __all__ = [
     "BlockData",
     "CommitRecord",
     "LedgerLine",
+    "Place",
     "Store",
     "StoreFault",
     "StoreWriter",
     "create_store",
     "features_of",
+    "open_place",
     "open_store",
     "setup_lock",
+    "sweep",
     "verify",
 ]

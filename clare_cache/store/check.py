@@ -3,16 +3,20 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 
 from clare_cache.errors import StoreError
-from clare_cache.store.reader import ArrayHandle, Store, read_ledger, read_record_file
+from clare_cache.store.reader import (
+    ArrayHandle,
+    Store,
+    block_files,
+    read_ledger,
+    read_record_file,
+)
 from clare_cache.store.schema import (
-    BLOCK_FILES,
     COMMITS_FOLDER,
     FEATURES_FOLDER,
     LEDGER_FOLDER,
@@ -36,23 +40,22 @@ class StoreFault:
 def verify(store: Store, *, on_progress: OnProgress = ignore_progress) -> list[StoreFault]:
     """Every damaged, missing, altered or orphan file and every non-finite committed value."""
     faults: list[StoreFault] = []
-    paths = {key: _files(store, COMMITS_FOLDER, key) for key in store}
-    total = sum(len(found) for found in paths.values())
+    place = store.place
+    names = {key: block_files(place, COMMITS_FOLDER, key) for key in store}
+    total = sum(len(found) for found in names.values())
     done = 0
     for key in store:
         handle = store[key]
-        for path in _files(store, LEDGER_FOLDER, key):
-            faults += _damage(store, "ledger", path, partial(read_ledger, store.path, path))
-        description = _folder(store, handle) / "zarr.json"
-        damaged = _damage(
-            store, "array description", description, partial(getattr, handle, "array")
-        )
+        for name in block_files(place, LEDGER_FOLDER, key):
+            faults += _damage("ledger", name, partial(read_ledger, place, name))
+        description = f"{FEATURES_FOLDER}/{key}/zarr.json"
+        damaged = _damage("array description", description, partial(getattr, handle, "array"))
         faults += damaged
         records: list[CommitRecord] = []
         unread: list[StoreFault] = []
-        for path in paths[key]:
-            read = partial(_append_record, records, store, handle, path)
-            unread += _damage(store, "commit record", path, read)
+        for name in names[key]:
+            read = partial(_append_record, records, store, handle, name)
+            unread += _damage("commit record", name, read)
         faults += unread
         if not unread:  # else there is no telling which chunks belong to nothing
             faults += _orphans(store, handle, records)
@@ -65,38 +68,36 @@ def verify(store: Store, *, on_progress: OnProgress = ignore_progress) -> list[S
 
 
 def _append_record(
-    records: list[CommitRecord], store: Store, handle: ArrayHandle, path: Path
+    records: list[CommitRecord], store: Store, handle: ArrayHandle, name: str
 ) -> None:
-    records.append(read_record_file(store.path, handle.entry, path))
+    records.append(read_record_file(store.place, handle.entry, name))
 
 
-def _damage(store: Store, what: str, path: Path, read: Callable[[], Any]) -> list[StoreFault]:
+def _damage(what: str, name: str, read: Callable[[], Any]) -> list[StoreFault]:
     """The fault of a file that cannot be read as what it should be, if it has one."""
     try:
         read()
     except StoreError as error:
         cause = error.__cause__
         detail = f"{type(cause).__name__}: {cause}" if cause else str(error)
-        return [StoreFault(f"damaged {what}", path.relative_to(store.path).as_posix(), detail)]
+        return [StoreFault(f"damaged {what}", name, detail)]
     return []
-
-
-def _files(store: Store, folder: str, key: str) -> list[Path]:
-    return sorted((store.path / folder / key).glob(BLOCK_FILES))
 
 
 def _verify_block(
     store: Store, handle: ArrayHandle, record: CommitRecord, *, values: bool
 ) -> Iterator[StoreFault]:
-    folder, block = _folder(store, handle), record.block
     altered = False
     for name, expected in sorted(record.checksums.items()):
-        path = folder / name
         where = f"{handle.entry.key}/{name}"
-        if not path.is_file():
+        try:
+            checksum = google_crc32c.value(store.place.read(f"{FEATURES_FOLDER}/{where}"))
+        except FileNotFoundError:
             altered = True
-            yield StoreFault("missing chunk", where, f"block {block} was committed with it")
-        elif (checksum := google_crc32c.value(path.read_bytes())) != expected:
+            detail = f"block {record.block} was committed with it"
+            yield StoreFault("missing chunk", where, detail)
+            continue
+        if checksum != expected:
             altered = True
             yield StoreFault(
                 "altered chunk", where, f"CRC-32C is {checksum}, was {expected} when committed"
@@ -111,15 +112,9 @@ def _verify_block(
 def _orphans(
     store: Store, handle: ArrayHandle, records: Sequence[CommitRecord]
 ) -> Iterator[StoreFault]:
-    folder = _folder(store, handle)
-    known = {name for record in records for name in record.checksums}
-    for path in sorted(folder.glob("c/**/*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in known:
-            yield StoreFault(
-                "orphan file", f"{handle.entry.key}/{name}", "no commit record names it"
-            )
-
-
-def _folder(store: Store, handle: ArrayHandle) -> Path:
-    return store.path / FEATURES_FOLDER / handle.entry.key
+    key = handle.entry.key
+    known = {f"{key}/{name}" for record in records for name in record.checksums}
+    for path in store.place.names(f"{FEATURES_FOLDER}/{key}/c"):
+        name = path.removeprefix(f"{FEATURES_FOLDER}/")
+        if name not in known:
+            yield StoreFault("orphan file", name, "no commit record names it")

@@ -4,10 +4,11 @@ Knows nothing of labels, splits or heads. A row exists when a commit record name
 else in the arrays is NaN and is never handed out by image id.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,9 +16,9 @@ import zarr
 from numpy.typing import NDArray
 
 from clare_cache.errors import StoreError
-from clare_cache.files import read_json
+from clare_cache.store.place import Place, open_place
 from clare_cache.store.schema import (
-    BLOCK_FILES,
+    BLOCK_FILE,
     COMMITS_FOLDER,
     FEATURES_FOLDER,
     INDEX_FILE,
@@ -34,9 +35,12 @@ _NOT_WHOLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What reading a torn, emptied or foreign file raises."""
 
 
-def open_store(path: str | Path) -> "Store":
-    """The store at `path`, read-only. Raises StoreError when there is none or it is unknown."""
-    return Store(Path(path))
+def open_store(where: str | Path | Place) -> "Store":
+    """The store in a folder or at a URL (s3://bucket/path), read-only.
+
+    Raises StoreError when there is none, it is unknown or it cannot be reached.
+    """
+    return Store(open_place(where))
 
 
 class Store:
@@ -47,23 +51,26 @@ class Store:
     `n_rows` on, and are left out.
     """
 
-    def __init__(self, path: Path) -> None:
-        if not (path / STORE_FILE).is_file():
-            raise StoreError(
-                f"store {path}: expected a folder with {STORE_FILE}, found none. "
-                "Make one with `clare-cache extract MANIFEST STORE`."
-            )
-        self.path = path
+    def __init__(self, place: Place) -> None:
+        self.place = place
         try:
-            self.description = StoreDescription.from_json(read_json(path / STORE_FILE), str(path))
-            self.n_rows = _n_rows(path / INDEX_FILE)
+            description = place.read(STORE_FILE)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StoreError(
+                f"store {place}: expected a folder with {STORE_FILE}, found none. "
+                "Make one with `clare-cache extract MANIFEST STORE`."
+            ) from error
+        try:
+            self.description = StoreDescription.from_json(json.loads(description), str(place))
+            with place.open(INDEX_FILE) as index:
+                self.n_rows = _n_rows(index)
             """Length of every array: one more than the highest row in the index."""
         except (OSError, ValueError, KeyError) as error:
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> StoreError:
         return StoreError(
-            f"store {self.path}: expected whole files {STORE_FILE} and {INDEX_FILE}, found "
+            f"store {self.place}: expected whole files {STORE_FILE} and {INDEX_FILE}, found "
             f"{type(error).__name__}: {error}. Restore them, or extract into another store."
         )
 
@@ -71,7 +78,8 @@ class Store:
     def _row_of(self) -> dict[ImageId, int]:
         # Read when first asked for: a worker needs the ids of its block alone.
         try:
-            index = pq.read_table(self.path / INDEX_FILE, filters=[("row", "<", self.n_rows)])
+            with self.place.open(INDEX_FILE) as file:
+                index = pq.read_table(file, filters=[("row", "<", self.n_rows)])
         except (OSError, ValueError) as error:
             raise self._damaged(error) from error
         return dict(zip(index["image_id"].to_pylist(), index["row"].to_pylist(), strict=True))
@@ -83,9 +91,9 @@ class Store:
 
     def ids_of_rows(self, rows: Sequence[int]) -> list[ImageId]:
         """The images of these rows, reading only their part of the index."""
-        table = pq.read_table(
-            self.path / INDEX_FILE, filters=[("row", ">=", min(rows)), ("row", "<=", max(rows))]
-        )
+        filters = [("row", ">=", min(rows)), ("row", "<=", max(rows))]
+        with self.place.open(INDEX_FILE) as file:
+            table = pq.read_table(file, filters=filters)
         found = dict(zip(table["row"].to_pylist(), table["image_id"].to_pylist(), strict=True))
         return [found[row] for row in rows]
 
@@ -102,7 +110,7 @@ class Store:
     def __getitem__(self, key: str) -> "ArrayHandle":
         if key not in self.description.arrays:
             raise StoreError(
-                f"store {self.path}: array {key} was asked for, found "
+                f"store {self.place}: array {key} was asked for, found "
                 f"{', '.join(self) or 'no array'}. Extract it with `clare-cache extract`."
             )
         return ArrayHandle(self, self.description.arrays[key])
@@ -117,8 +125,8 @@ class Store:
         for entry in self.description.arrays.values():
             if view not in (None, entry.view) or (arrays and entry.spec.name not in arrays):
                 continue
-            for path in sorted((self.path / LEDGER_FOLDER / entry.key).glob(BLOCK_FILES)):
-                lines += read_ledger(self.path, path)
+            for name in block_files(self.place, LEDGER_FOLDER, entry.key):
+                lines += read_ledger(self.place, name)
         return lines
 
 
@@ -148,12 +156,12 @@ class ArrayHandle:
     @cached_property
     def array(self) -> zarr.Array:
         """The plain Zarr array."""
-        return open_array(self._store.path, self.entry.key, mode="r")
+        return open_array(self._store.place, self.entry.key, mode="r")
 
     @cached_property
     def records(self) -> dict[int, CommitRecord]:
         """Commit records by block number."""
-        return read_records(self._store.path, self.entry)
+        return read_records(self._store.place, self.entry)
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:
@@ -164,7 +172,7 @@ class ArrayHandle:
         return mask
 
     def __getitem__(self, selection: Any) -> NDArray[Any]:
-        return read_values(self.array, selection, where=f"{self._store.path}: {self.entry.key}")
+        return read_values(self._store.place, self.entry, self.array, selection)
 
     def read_rows(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """(n, *row shape) in the order of `rows`, repeats allowed; every chunk is read once."""
@@ -188,77 +196,89 @@ class ArrayHandle:
         ]
         if absent:
             raise StoreError(
-                f"store {self._store.path}: {self.entry.key} has no row for {len(absent)} of "
+                f"store {self._store.place}: {self.entry.key} has no row for {len(absent)} of "
                 f"{len(image_ids)} images, the first is {absent[0]}. "
                 "See `clare-cache store info --ledger`, or extract them."
             )
         return self.read_rows(rows)
 
 
-def read_records(store: Path, entry: ArrayEntry) -> dict[int, CommitRecord]:
+def block_files(place: Place, folder: str, key: str) -> list[str]:
+    """Names of the commit records or ledgers of one array, by block, without torn ones."""
+    found = filter(None, map(BLOCK_FILE.fullmatch, place.children(f"{folder}/{key}")))
+    return [f"{folder}/{key}/{m[0]}" for m in sorted(found, key=lambda match: int(match[1]))]
+
+
+def read_records(place: Place, entry: ArrayEntry) -> dict[int, CommitRecord]:
     """Commit records of one array by block; those of other declared inputs are refused."""
-    paths = sorted((store / COMMITS_FOLDER / entry.key).glob(BLOCK_FILES))
-    records = [read_record_file(store, entry, path) for path in paths]
+    names = block_files(place, COMMITS_FOLDER, entry.key)
+    records = [read_record_file(place, entry, name) for name in names]
     return {record.block: record for record in records}
 
 
-def read_record(store: Path, entry: ArrayEntry, block: int) -> CommitRecord | None:
+def read_record(place: Place, entry: ArrayEntry, block: int) -> CommitRecord | None:
     """The commit record of one block, checked as in `read_records`, or None."""
-    path = store / COMMITS_FOLDER / entry.key / f"{block}.json"
-    return read_record_file(store, entry, path) if path.is_file() else None
-
-
-def read_record_file(store: Path, entry: ArrayEntry, path: Path) -> CommitRecord:
-    """One commit record. Raises StoreError when it is not whole or of other declared inputs."""
     try:
-        record = CommitRecord.from_json(read_json(path))
+        return read_record_file(place, entry, f"{COMMITS_FOLDER}/{entry.key}/{block}.json")
+    except FileNotFoundError:
+        return None
+
+
+def read_record_file(place: Place, entry: ArrayEntry, name: str) -> CommitRecord:
+    """One commit record. Raises StoreError when it is not whole or of other declared inputs."""
+    data = place.read(name)
+    try:
+        record = CommitRecord.from_json(json.loads(data))
     except _NOT_WHOLE as error:
         raise StoreError(
-            f"store {store}: expected a whole commit record {path.relative_to(store)}, found "
+            f"store {place}: expected a whole commit record {name}, found "
             f"{type(error).__name__}: {error}. Remove that file and extract again: its block is "
             "made anew."
         ) from error
     if record.fingerprint != entry.fingerprint:
         raise StoreError(
-            f"store {store}: {path.name} of {entry.key} was committed for fingerprint "
+            f"store {place}: {record.block}.json of {entry.key} was committed for fingerprint "
             f"{record.fingerprint}, {STORE_FILE} declares {entry.fingerprint}. "
             "Remove that array and extract it again."
         )
     return record
 
 
-def read_ledger(store: Path, path: Path) -> list[LedgerLine]:
+def read_ledger(place: Place, name: str) -> list[LedgerLine]:
     """The lines of one ledger file. Raises StoreError when it is not whole."""
+    data = place.read(name)
     try:
-        return [LedgerLine(**line) for line in read_json(path)]
+        return [LedgerLine(**line) for line in json.loads(data)]
     except _NOT_WHOLE as error:
-        name = path.relative_to(store)
-        record = COMMITS_FOLDER / name.relative_to(LEDGER_FOLDER)
+        record = COMMITS_FOLDER + name.removeprefix(LEDGER_FOLDER)
         raise StoreError(
-            f"store {store}: expected a whole ledger {name}, found {type(error).__name__}: "
+            f"store {place}: expected a whole ledger {name}, found {type(error).__name__}: "
             f"{error}. Remove that file and {record}, and extract again: the block is made anew."
         ) from error
 
 
-def open_array(store: Path, key: str, *, mode: Literal["r", "r+"]) -> zarr.Array:
+def open_array(place: Place, key: str, *, mode: Literal["r", "r+"]) -> zarr.Array:
     """The Zarr array of a store. Raises StoreError when its description is lost or damaged."""
     try:
-        return zarr.open_array(str(store / FEATURES_FOLDER), path=key, mode=mode)
+        with place.speaking():
+            store = place.zarr_store(FEATURES_FOLDER, read_only=mode == "r")
+            return zarr.open_array(store, path=key, mode=mode)
     except _NOT_WHOLE as error:
         raise StoreError(
-            f"store {store}: expected a whole {FEATURES_FOLDER}/{key}/zarr.json, found "
+            f"store {place}: expected a whole {FEATURES_FOLDER}/{key}/zarr.json, found "
             f"{type(error).__name__}: {error}. Restore it, or extract into another store."
         ) from error
 
 
-def read_values(array: zarr.Array, selection: Any, *, where: str) -> NDArray[Any]:
-    """A part of an array. Raises StoreError, beginning with `where`, for chunks of a wrong size."""
+def read_values(place: Place, entry: ArrayEntry, array: zarr.Array, selection: Any) -> NDArray[Any]:
+    """A part of an array. Raises StoreError for chunks of a wrong size."""
     try:
-        return np.asarray(array[selection])
+        with place.speaking():
+            return np.asarray(array[selection])
     except (OSError, ValueError) as error:
         raise StoreError(
-            f"store {where} cannot be read, {type(error).__name__}: {error}. Run `clare-cache "
-            "store verify`; a block whose commit record is removed is extracted again."
+            f"store {place}: {entry.key} cannot be read, {type(error).__name__}: {error}. Run "
+            "`clare-cache store verify`; a block whose commit record is removed is extracted again."
         ) from error
 
 
@@ -267,7 +287,7 @@ def features_of(store: Store, view: str = CLEAN) -> dict[str, ArrayEntry]:
     return {e.spec.name: e for e in store.description.arrays.values() if e.view == view}
 
 
-def _n_rows(index: Path) -> int:
+def _n_rows(index: BinaryIO) -> int:
     """One more than the highest row, from the file's own statistics where it has them."""
     metadata = pq.read_metadata(index)
     column = metadata.schema.names.index("row")

@@ -8,6 +8,7 @@ my-store/
   ledger/<view>/<array>/<block>.json         images that could not be used, with the reason
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -29,8 +30,8 @@ INDEX_FILE = "index.parquet"
 FEATURES_FOLDER = "features.zarr"
 COMMITS_FOLDER = "commits"
 LEDGER_FOLDER = "ledger"
-BLOCK_FILES = "[0-9]*.json"
-"""Commit records and ledgers by glob; a write that was killed leaves `.0.….partial.json`."""
+BLOCK_FILE = re.compile(r"([0-9]+)\.json")
+"""Commit records and ledgers; a write that was killed leaves `.0.….partial.json`."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ block has one writer. Data first, then the ledger, then the commit record: a blo
 record never happened.
 """
 
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import google_crc32c
 import numpy as np
@@ -20,19 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import Store as ZarrStore
 
 from clare_cache.errors import StoreError, StoreMismatch
-from clare_cache.files import (
-    flush,
-    is_partial,
-    partial_files,
-    sweep,
-    write_again_if_swept,
-    write_json,
-    write_whole,
-)
+from clare_cache.files import json_bytes
 from clare_cache.fingerprint import differences
+from clare_cache.store.encode import encode_chunk
 from clare_cache.store.lock import LOCK_FILE, is_left_behind, setup_lock
+from clare_cache.store.place import Place, open_place, sweep
 from clare_cache.store.reader import (
     Store,
     open_array,
@@ -75,33 +70,35 @@ class BlockData:
     seconds: float = 0.0
 
 
-def create_store(path: str | Path, *, block_rows: int = BLOCK_ROWS) -> "StoreWriter":
-    """An empty store at `path`, or the one already there. Raises StoreError for other folders."""
-    path = Path(path)
-    if (path / STORE_FILE).is_file():
-        return StoreWriter(path)
-    if path.is_file():
-        raise _other_files(path)
-    with setup_lock(path):
-        if (path / STORE_FILE).is_file():
-            return StoreWriter(path)  # made while this process waited
-        # Without store.json, these are what an interrupted `create_store` leaves.
-        begun = {path / INDEX_FILE, path / FEATURES_FOLDER, path / LOCK_FILE}
-        if not all(file in begun or is_partial(file) for file in path.iterdir()):
-            raise _other_files(path)
-        _write_index(path, [], np.empty(0, np.int64))
-        zarr.open_group(str(path / FEATURES_FOLDER), mode="a", zarr_format=3)
-        write_json(
-            path / STORE_FILE, StoreDescription(block_rows=block_rows).to_json(), durable=True
+def create_store(where: str | Path | Place, *, block_rows: int = BLOCK_ROWS) -> "StoreWriter":
+    """An empty store at `where`, or the one already there. Raises StoreError for other folders."""
+    place = open_place(where)
+    if place.exists(STORE_FILE):
+        return StoreWriter(place)
+    _refuse_other_files(place)
+    with setup_lock(place):
+        if place.exists(STORE_FILE):
+            return StoreWriter(place)  # made while this process waited
+        _refuse_other_files(place)
+        _write_index(place, [], np.empty(0, np.int64))
+        with place.speaking():
+            zarr.open_group(_features(place), mode="a", zarr_format=3)
+        place.write(STORE_FILE, json_bytes(StoreDescription(block_rows=block_rows).to_json()))
+    return StoreWriter(place)
+
+
+def _refuse_other_files(place: Place) -> None:
+    # Without store.json, these are what an interrupted `create_store` leaves.
+    begun = {INDEX_FILE, FEATURES_FOLDER, LOCK_FILE}
+    try:
+        others = set(place.children()) - set(place.partials())
+    except NotADirectoryError:
+        others = {str(place)}
+    if not begun.issuperset(others):
+        raise StoreError(
+            f"store {place}: expected a store or an empty folder, found other files and no "
+            f"{STORE_FILE}. Name another folder."
         )
-    return StoreWriter(path)
-
-
-def _other_files(path: Path) -> StoreError:
-    return StoreError(
-        f"store {path}: expected a store or an empty folder, found other files and no "
-        f"{STORE_FILE}. Name another folder."
-    )
 
 
 class StoreWriter:
@@ -111,12 +108,12 @@ class StoreWriter:
     what is on disk then: processes may do it at the same time.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, where: str | Path | Place) -> None:
+        self.place = open_place(where)
         self._reload()
 
     def _reload(self) -> None:
-        self.store = Store(self.path)
+        self.store = Store(self.place)
         self.description = self.store.description
 
     def add_images(self, image_ids: Iterable[ImageId]) -> int:
@@ -124,7 +121,7 @@ class StoreWriter:
         asked = set(image_ids)
         if asked <= set(self.store.image_ids):
             return 0  # rows never go away: no need to wait for the lock
-        with setup_lock(self.path):
+        with setup_lock(self.place):
             self._reload()
             return self._add(sorted(asked - set(self.store.image_ids)))
 
@@ -137,10 +134,11 @@ class StoreWriter:
         rows = np.concatenate([self.store.rows_of(known), np.arange(start, start + len(new))])
         # Arrays first: an index that points past an array's end would be a broken store.
         for key, entry in self.description.arrays.items():
-            array = self._open(key)
-            array.resize((start + len(new), *entry.spec.shape))
-            self._flush_metadata(key)
-        _write_index(self.path, [*known, *new], rows)
+            array = open_array(self.place, key, mode="r+")
+            with self.place.speaking():
+                array.resize((start + len(new), *entry.spec.shape))
+            self.place.flush(f"{FEATURES_FOLDER}/{key}/zarr.json")
+        _write_index(self.place, [*known, *new], rows)
         self._reload()
         return len(new)
 
@@ -152,7 +150,7 @@ class StoreWriter:
         self._refuse_others(entries)
         if all(entry.key in self.description.arrays for entry in entries):
             return  # arrays never go away: no need to wait for the lock
-        with setup_lock(self.path):
+        with setup_lock(self.place):
             self._reload()
             self._refuse_others(entries)
             arrays = dict(self.description.arrays)
@@ -162,7 +160,7 @@ class StoreWriter:
                     arrays[entry.key] = replace(entry, chunk_rows=chunk_rows)
                     self._create(arrays[entry.key])
             description = replace(self.description, arrays=arrays)
-            write_json(self.path / STORE_FILE, description.to_json(), durable=True)
+            self.place.write(STORE_FILE, json_bytes(description.to_json()))
             self._reload()
 
     def _refuse_others(self, entries: Sequence[ArrayEntry]) -> None:
@@ -170,7 +168,7 @@ class StoreWriter:
         for entry in entries:
             if not VIEW_NAME.fullmatch(entry.view):
                 raise StoreError(
-                    f"store {self.path}: a view is named with a-z, 0-9, '.', '_' and '-', "
+                    f"store {self.place}: a view is named with a-z, 0-9, '.', '_' and '-', "
                     f"found {entry.view!r}."
                 )
             if found := self.description.arrays.get(entry.key):
@@ -180,18 +178,18 @@ class StoreWriter:
                 ]
         if sentences:
             raise StoreMismatch(
-                f"store {self.path}: it was made from other inputs than asked for now\n"
+                f"store {self.place}: it was made from other inputs than asked for now\n"
                 + "\n".join(sentences)
                 + "\nExtract into another store, or ask for what this one holds."
             )
 
     def records(self, view: str, array: str) -> dict[int, CommitRecord]:
         """Commit records of one array by block, as they are on disk now."""
-        return read_records(self.path, self._entry(view, array))
+        return read_records(self.place, self._entry(view, array))
 
     def record(self, view: str, array: str, block: int) -> CommitRecord | None:
         """The commit record of one block, as it is on disk now."""
-        return read_record(self.path, self._entry(view, array), block)
+        return read_record(self.place, self._entry(view, array), block)
 
     def rows_of_block(self, block: int) -> tuple[int, int]:
         """First row of a block, and one more than its last."""
@@ -208,16 +206,16 @@ class StoreWriter:
         outside = [r for r in (*data.rows.tolist(), *data.failed) if not first <= r < stop]
         if outside:
             raise StoreError(
-                f"store {self.path}: block {data.block} holds rows {first} to {stop - 1}, "
+                f"store {self.place}: block {data.block} holds rows {first} to {stop - 1}, "
                 f"was given row {outside[0]}."
             )
         if not np.isfinite(data.values).all():
             raise StoreError(
-                f"store {self.path}: block {data.block} of {entry.key} was given non-finite "
+                f"store {self.place}: block {data.block} of {entry.key} was given non-finite "
                 "values; such images belong in the ledger."
             )
-        before = read_record(self.path, entry, data.block)
-        array = self._open(entry.key)
+        before = read_record(self.place, entry, data.block)
+        array = open_array(self.place, entry.key, mode="r")
         kept = sorted(set(before.rows if before else ()) - set(data.rows.tolist()))
         checksums = dict(before.checksums) if before else {}
         for start in range(first, stop, entry.chunk_rows):
@@ -228,12 +226,14 @@ class StoreWriter:
             chunk = np.full((end - start, *entry.spec.shape), np.nan, entry.spec.dtype)
             old = [row for row in kept if start <= row < end]
             if old:
-                found = read_values(array, slice(start, end), where=f"{self.path}: {entry.key}")
+                found = read_values(self.place, entry, array, slice(start, end))
                 chunk[np.array(old) - start] = found[np.array(old) - start]
             chunk[data.rows[inside] - start] = data.values[inside]
-            write_again_if_swept(partial(array.__setitem__, slice(start, end), chunk))
+            encoded = encode_chunk(array, chunk)
             name = chunk_name(start // entry.chunk_rows, len(entry.spec.shape))
-            checksums[name] = self._flush_chunk(entry, name)
+            self.place.write(f"{FEATURES_FOLDER}/{entry.key}/{name}", encoded)
+            sweep(self.place, f"{FEATURES_FOLDER}/{entry.key}/{name.rpartition('/')[0]}")
+            checksums[name] = google_crc32c.value(encoded)
         rows = {*kept, *data.rows.tolist()}
         failed = self._write_ledger(entry, data, rows)
         record = CommitRecord(
@@ -248,10 +248,8 @@ class StoreWriter:
             versions=versions,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        write_json(
-            self.path / COMMITS_FOLDER / entry.key / f"{data.block}.json",
-            record.to_json(),
-            durable=True,
+        self.place.write(
+            f"{COMMITS_FOLDER}/{entry.key}/{data.block}.json", json_bytes(record.to_json())
         )
         return record
 
@@ -261,65 +259,48 @@ class StoreWriter:
         Blocks may be written meanwhile, and the lock is waited for only where there is need.
         """
         for key in self.description.arrays:
-            sweep(self.path / COMMITS_FOLDER / key)
-            sweep(self.path / LEDGER_FOLDER / key)
-        group = self.path / FEATURES_FOLDER
-        views = {group / entry.view for entry in self.description.arrays.values()}
-        arrays = {group / key for key in self.description.arrays}
-        folders = (self.path, group, *views, *arrays)
-        if is_left_behind(self.path) or any(map(partial_files, folders)):
-            with setup_lock(self.path):
+            sweep(self.place, f"{COMMITS_FOLDER}/{key}")
+            sweep(self.place, f"{LEDGER_FOLDER}/{key}")
+        inside = {e.view for e in self.description.arrays.values()} | set(self.description.arrays)
+        folders = ["", FEATURES_FOLDER, *(f"{FEATURES_FOLDER}/{name}" for name in inside)]
+        if is_left_behind(self.place) or any(map(self.place.partials, folders)):
+            with setup_lock(self.place):
                 for folder in folders:
-                    sweep(folder)
+                    sweep(self.place, folder)
 
     def _entry(self, view: str, array: str) -> ArrayEntry:
         return self.store[f"{view}/{array}"].entry
 
-    def _open(self, key: str) -> zarr.Array:
-        return open_array(self.path, key, mode="r+")
-
     def _create(self, entry: ArrayEntry) -> None:
-        group = zarr.open_group(str(self.path / FEATURES_FOLDER), mode="a", zarr_format=3)
-        group.require_group(entry.view)
-        group.create_array(
-            entry.key,
-            shape=(self.store.n_rows, *entry.spec.shape),
-            dtype=entry.spec.dtype,
-            chunks=(entry.chunk_rows, *entry.spec.shape),
-            compressors=None,
-            filters=None,
-            fill_value=float("nan"),
-            dimension_names=("image", *entry.spec.axes),
-            attributes={"meaning": entry.spec.meaning, "fingerprint": entry.fingerprint},
-            config={"write_empty_chunks": True},
-            overwrite=True,  # left by a run that stopped before store.json named the array
-        )
-        self._flush_metadata(entry.key)
-
-    def _flush_metadata(self, key: str) -> None:
-        flush(self.path / FEATURES_FOLDER / key / "zarr.json")
-
-    def _flush_chunk(self, entry: ArrayEntry, name: str) -> int:
-        """CRC-32C of a chunk as it is on disk, after forcing it there (zarr does not)."""
-        path = self.path / FEATURES_FOLDER / entry.key / name
-        sweep(path.parent)
-        flush(path)
-        for folder in path.parents[: len(PurePath(name).parts)]:
-            flush(folder)  # each may be new, and its name is kept in the one above
-        return google_crc32c.value(path.read_bytes())
+        with self.place.speaking():
+            group = zarr.open_group(_features(self.place), mode="a", zarr_format=3)
+            group.require_group(entry.view)
+            group.create_array(
+                entry.key,
+                shape=(self.store.n_rows, *entry.spec.shape),
+                dtype=entry.spec.dtype,
+                chunks=(entry.chunk_rows, *entry.spec.shape),
+                compressors=None,
+                filters=None,
+                fill_value=float("nan"),
+                dimension_names=("image", *entry.spec.axes),
+                attributes={"meaning": entry.spec.meaning, "fingerprint": entry.fingerprint},
+                overwrite=True,  # left by a run that stopped before store.json named the array
+            )
+        self.place.flush(f"{FEATURES_FOLDER}/{entry.key}/zarr.json")
 
     def _write_ledger(self, entry: ArrayEntry, data: BlockData, rows: set[int]) -> tuple[int, ...]:
         """Add this block's failures to its ledger, drop the lines of images that now have rows."""
-        path = self.path / LEDGER_FOLDER / entry.key / f"{data.block}.json"
-        old = read_ledger(self.path, path) if path.is_file() else []
+        name = f"{LEDGER_FOLDER}/{entry.key}/{data.block}.json"
+        old = read_ledger(self.place, name) if self.place.exists(name) else []
         lines = dict(zip(self.store.rows_of([x.image_id for x in old]).tolist(), old, strict=True))
         for row, failure in data.failed.items():
             lines[row] = LedgerLine(**asdict(failure), view=entry.view, array=entry.spec.name)
         failed = tuple(sorted(lines.keys() - rows))
         if failed:
-            write_json(path, [asdict(lines[row]) for row in failed], durable=True)
+            self.place.write(name, json_bytes([asdict(lines[row]) for row in failed]))
         else:
-            path.unlink(missing_ok=True)
+            self.place.delete(name)
         return failed
 
 
@@ -328,10 +309,12 @@ def chunk_name(number: int, row_rank: int) -> str:
     return "/".join(["c", str(number), *["0"] * row_rank])
 
 
-def _write_index(path: Path, image_ids: Sequence[ImageId], rows: NDArray[np.int64]) -> None:
+def _write_index(place: Place, image_ids: Sequence[ImageId], rows: NDArray[np.int64]) -> None:
     table = pa.table({"image_id": pa.array(image_ids, pa.string()), "row": pa.array(rows)})
-    write_whole(
-        path / INDEX_FILE,
-        lambda p: pq.write_table(table, p, row_group_size=INDEX_ROW_GROUP),
-        durable=True,
-    )
+    file = io.BytesIO()
+    pq.write_table(table, file, row_group_size=INDEX_ROW_GROUP)
+    place.write(INDEX_FILE, file.getvalue())
+
+
+def _features(place: Place) -> ZarrStore:
+    return place.zarr_store(FEATURES_FOLDER, read_only=False)

@@ -106,7 +106,7 @@ def evaluate(
             run,
             n_resamples=recipe.evaluate.n_resamples,
             evaluated_on={
-                "store": str(opened.path.resolve()),
+                "store": str(opened.place.resolve()),
                 "manifest": str(Path(manifest or config["manifest"]).resolve()),
                 "manifest_fingerprint": rows.fingerprint(),
             },

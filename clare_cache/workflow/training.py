@@ -174,7 +174,7 @@ def as_extracted(recipe: Recipe, store: Store, needs: Sequence[str]) -> Recipe:
         faults += [f"{section}.{phrase}" for phrase in differences(asked, there)]
     raise_faults(
         TrainError,
-        f"store {store.path}: its features are not those of recipe {recipe.about.title}",
+        f"store {store.place}: its features are not those of recipe {recipe.about.title}",
         faults,
         advice="Extract as the recipe says, or change its `backbones`.",
     )
@@ -189,7 +189,7 @@ def text_tower(store: Store, *, clip: str | None, device: str) -> TextTower:
     entry = _clip_entry(store)
     if entry is None:
         raise HeadError(
-            f"store {store.path}: prompt heads need CLIP features, found {', '.join(store)}. "
+            f"store {store.place}: prompt heads need CLIP features, found {', '.join(store)}. "
             "Extract clip_embedding."
         )
     source = clip or entry.source
@@ -230,7 +230,7 @@ def _origin(store: Store, needs: Sequence[str]) -> dict[str, Any]:
     """Where a run's features came from: what lets `evaluate` and `predict` find them again."""
     clip = _clip_entry(store)
     return {
-        "store": str(store.path.resolve()),
+        "store": str(store.place.resolve()),
         "sources": {name: store[f"{CLEAN}/{name}"].entry.source for name in needs},
         "text_source": clip.source if clip else "",
     }

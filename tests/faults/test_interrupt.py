@@ -8,9 +8,11 @@ import textwrap
 import numpy as np
 import pytest
 
+from clare_cache import files
 from clare_cache.extraction import InProcess, extract_features
 from clare_cache.store import open_store, verify
 from clare_cache.store import writer as store_writer
+from clare_cache.store.place import LocalPlace
 from tests.fake_backbone import FakeBackbone, bytes_below, make_image, write_images
 
 N_IMAGES, BLOCK_ROWS, BATCH_SIZE = 10, 4, 2
@@ -125,11 +127,15 @@ def test_interrupts_one_after_the_other_add_up(tmp_path, extract):
     assert_same_store(tmp_path / "whole", tmp_path / "torn")
 
 
-@pytest.mark.parametrize("name", ["flush", "write_json"])
-def test_a_stop_at_any_step_of_writing_is_made_good(tmp_path, extract, name, monkeypatch):
+@pytest.mark.parametrize(
+    ("where", "name", "stride"), [(files, "flush", 7), (LocalPlace, "write", 3)]
+)
+def test_a_stop_at_any_step_of_writing_is_made_good(
+    tmp_path, extract, where, name, stride, monkeypatch
+):
     extract("whole")
-    step = getattr(store_writer, name)
-    for n in range(0, 100, 3):
+    step = getattr(where, name)
+    for n in range(0, 200, stride):
         steps = iter(range(n))
 
         def stopping(*args, steps=steps, **kwargs):
@@ -138,7 +144,7 @@ def test_a_stop_at_any_step_of_writing_is_made_good(tmp_path, extract, name, mon
             return step(*args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr(store_writer, name, stopping)
+            patch.setattr(where, name, stopping)
             try:
                 extract(f"torn-{n}")
             except KeyboardInterrupt:
@@ -147,7 +153,7 @@ def test_a_stop_at_any_step_of_writing_is_made_good(tmp_path, extract, name, mon
                 break
         extract(f"torn-{n}")
         assert_same_store(tmp_path / "whole", tmp_path / f"torn-{n}")
-    assert n >= 10
+    assert n >= 5 * stride
 
 
 def test_between_two_arrays_of_a_block_the_first_one_stays(tmp_path, extract, monkeypatch):

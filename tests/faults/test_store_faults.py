@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clare_cache import files
 from clare_cache.errors import StoreError
-from clare_cache.store import StoreWriter, create_store, open_store, writer
+from clare_cache.store import StoreWriter, create_store, open_store, place
+from clare_cache.store.place import LocalPlace
 from tests.fake_backbone import bytes_below
 from tests.small_store import (
     BLOCK_ROWS,
@@ -27,12 +29,20 @@ class Crash(Exception):
     """Stands for whatever stops a process."""
 
 
-def stop(*args, **kwargs):
-    raise Crash
+def stop_at(suffix):
+    """A `LocalPlace.write` that stops before the first file whose name ends so."""
+    write = LocalPlace.write
+
+    def guarded(self, name, data):
+        if name.endswith(suffix):
+            raise Crash
+        write(self, name, data)
+
+    return guarded
 
 
 def crash_at(monkeypatch, n):
-    """Let the writer stop at its n-th step to the disk, counted from 0."""
+    """Let the writer stop at its n-th step to the disk, counted from 0: write, flush, rename."""
     steps = iter(range(n + 1))
 
     def guard(act):
@@ -43,34 +53,32 @@ def crash_at(monkeypatch, n):
 
         return guarded
 
-    monkeypatch.setattr(writer, "flush", guard(writer.flush))
-    monkeypatch.setattr(writer, "write_json", guard(writer.write_json))
+    monkeypatch.setattr(files, "flush", guard(files.flush))
+    monkeypatch.setattr(place, "flush", guard(place.flush))
+    monkeypatch.setattr(LocalPlace, "write", guard(LocalPlace.write))
 
 
 def test_data_and_ledger_are_on_disk_before_the_record(tmp_path, monkeypatch):
     store, steps = make_store(tmp_path), []
-    flush, write_json = writer.flush, writer.write_json
-    monkeypatch.setattr(writer, "flush", lambda path: steps.append(path) or flush(path))
-    monkeypatch.setattr(
-        writer,
-        "write_json",
-        lambda path, value, *, durable: steps.append(path) or write_json(path, value),
-    )
+
+    def flushed(path):
+        name = path.relative_to(tmp_path).as_posix()
+        steps.append("(a partial)" if "partial" in name else name)
+
+    monkeypatch.setattr(files, "flush", flushed)
+    monkeypatch.setattr(place, "flush", flushed)
     store.write_block(block(GRID, [4, 5], failed=[6]), versions={})
-    array = tmp_path / "features.zarr/clean/grid"
+    array = "features.zarr/clean/grid"
+    above = ["features.zarr/clean", "features.zarr", "."]
     assert steps == [
-        array / "c/1/0/0/0",
-        array / "c/1/0/0",
-        array / "c/1/0",
-        array / "c/1",
-        array / "c",
-        array,
-        tmp_path / "ledger/clean/grid/1.json",
-        tmp_path / "commits/clean/grid/1.json",
+        "(a partial)",
+        *[f"{array}/c/1/0/0", f"{array}/c/1/0", f"{array}/c/1", f"{array}/c", array, *above],
+        *["(a partial)", "ledger/clean/grid", "ledger/clean", "ledger", "."],
+        *["(a partial)", "commits/clean/grid", "commits/clean", "commits", "."],
     ]
 
 
-@pytest.mark.parametrize("n", range(6))
+@pytest.mark.parametrize("n", range(16))
 def test_a_block_without_its_record_never_happened(tmp_path, monkeypatch, n):
     whole = make_store(tmp_path / "whole")
     write_all(whole)
@@ -96,7 +104,7 @@ def test_a_merge_that_stops_before_its_record_keeps_what_was_committed(tmp_path,
     store = make_store(tmp_path)
     store.write_block(block(VECTOR, [4, 5]), versions={})
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "write_json", stop)
+        patch.setattr(LocalPlace, "write", stop_at(".json"))
         with pytest.raises(Crash):
             store.write_block(block(VECTOR, [6]), versions={})
     found = open_store(tmp_path)["clean/vector"]
@@ -127,7 +135,7 @@ def test_growth_that_stops_before_the_index_is_not_seen_and_can_be_done_again(
     store = make_store(tmp_path, n_images=6)
     write_all(store, VECTOR, 6)
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "write_whole", stop)
+        patch.setattr(LocalPlace, "write", stop_at(".parquet"))
         with pytest.raises(Crash):
             store.add_images(image_ids(*range(20, 30)))
     found = open_store(tmp_path)
@@ -164,7 +172,7 @@ def test_an_array_left_by_a_run_that_stopped_before_naming_it_is_made_anew(tmp_p
     store = create_store(tmp_path, block_rows=BLOCK_ROWS)
     store.add_images(image_ids(0))
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "write_json", stop)
+        patch.setattr(LocalPlace, "write", stop_at(".json"))
         with pytest.raises(Crash):
             store.declare([entry()])
     assert (tmp_path / "features.zarr/clean/vector/zarr.json").is_file()
@@ -178,7 +186,7 @@ def test_an_array_left_by_a_run_that_stopped_before_naming_it_is_made_anew(tmp_p
 
 def test_a_creation_that_stopped_is_taken_up(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "write_json", stop)
+        patch.setattr(LocalPlace, "write", stop_at(".json"))
         with pytest.raises(Crash):
             create_store(tmp_path)
     assert (tmp_path / "index.parquet").is_file()

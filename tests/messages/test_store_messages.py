@@ -58,7 +58,7 @@ def test_features_made_from_other_inputs(store):
         ArrayEntry("flip", MAP, 0, {"anything": "new"}),
     ]
     assert message_of(StoreMismatch, lambda: store.declare(asked)) == (
-        f"store {store.path}: it was made from other inputs than asked for now\n"
+        f"store {store.place}: it was made from other inputs than asked for now\n"
         '  - clean/clip_cls: stored: asked "float16", found nothing\n'
         '  - clean/clip_cls: tap: asked "b", found "a"\n'
         "  - clean/error_map: size_px: asked 256, found 512\n"
@@ -69,8 +69,8 @@ def test_features_made_from_other_inputs(store):
 
 
 def test_an_array_that_is_not_there(store, tmp_path):
-    assert message_of(StoreError, lambda: open_store(store.path)["clean/tokens"]) == (
-        f"store {store.path}: array clean/tokens was asked for, found clean/clip_cls, "
+    assert message_of(StoreError, lambda: open_store(store.place.root)["clean/tokens"]) == (
+        f"store {store.place}: array clean/tokens was asked for, found clean/clip_cls, "
         "clean/error_map. Extract it with `clare-cache extract`."
     )
     create_store(tmp_path / "new")
@@ -81,18 +81,18 @@ def test_an_array_that_is_not_there(store, tmp_path):
 
 
 def test_images_without_a_row(store):
-    handle = open_store(store.path)["clean/error_map"]
+    handle = open_store(store.place.root)["clean/error_map"]
     ids = [f"{number:064x}" for number in (1, 2, 99, 0)]
     assert message_of(StoreError, lambda: handle.by_image_id(ids)) == (
-        f"store {store.path}: clean/error_map has no row for 2 of 4 images, the first is {ids[1]}. "
-        "See `clare-cache store info --ledger`, or extract them."
+        f"store {store.place}: clean/error_map has no row for 2 of 4 images, "
+        f"the first is {ids[1]}. See `clare-cache store info --ledger`, or extract them."
     )
 
 
 def test_a_view_that_cannot_name_a_folder(store):
     entry = ArrayEntry("Blur 2", MAP, 0, {})
     assert message_of(StoreError, lambda: store.declare([entry])) == (
-        f"store {store.path}: a view is named with a-z, 0-9, '.', '_' and '-', found 'Blur 2'."
+        f"store {store.place}: a view is named with a-z, 0-9, '.', '_' and '-', found 'Blur 2'."
     )
 
 
@@ -102,10 +102,10 @@ def test_blocks_that_are_refused(store):
         store.write_block(BlockData("clean", "error_map", 1, np.array(rows), values), versions={})
 
     assert message_of(StoreError, lambda: write([4, 6])) == (
-        f"store {store.path}: block 1 holds rows 4 to 5, was given row 6."
+        f"store {store.place}: block 1 holds rows 4 to 5, was given row 6."
     )
     assert message_of(StoreError, lambda: write([4], np.inf)) == (
-        f"store {store.path}: block 1 of clean/error_map was given non-finite values; such images "
+        f"store {store.place}: block 1 of clean/error_map was given non-finite values; such images "
         "belong in the ledger."
     )
 
@@ -117,9 +117,9 @@ def rewrite(path, edit):
 
 
 def test_another_format_version(store):
-    rewrite(store.path / "store.json", lambda value: value.update(format_version=2))
-    assert message_of(StoreError, lambda: open_store(store.path)) == (
-        f"store {store.path}: format version 1 is understood, found 2 in store.json. "
+    rewrite(store.place.root / "store.json", lambda value: value.update(format_version=2))
+    assert message_of(StoreError, lambda: open_store(store.place.root)) == (
+        f"store {store.place}: format version 1 is understood, found 2 in store.json. "
         "Install the clare-cache release that wrote it, or extract again."
     )
 
@@ -127,46 +127,48 @@ def test_another_format_version(store):
 def test_declared_inputs_edited_by_hand(store):
     before = store.store["clean/error_map"].fingerprint
     rewrite(
-        store.path / "store.json",
+        store.place.root / "store.json",
         lambda value: value["arrays"]["clean/error_map"]["declared"].update(size_px=256),
     )
     after = ArrayEntry("clean", MAP, 0, DECLARED | {"size_px": 256}).fingerprint
-    assert message_of(StoreError, lambda: open_store(store.path)) == (
-        f"store {store.path}: the declared inputs of clean/error_map hash to {after}, store.json "
+    assert message_of(StoreError, lambda: open_store(store.place.root)) == (
+        f"store {store.place}: the declared inputs of clean/error_map hash to {after}, store.json "
         f"says {before}. It was edited by hand; restore it."
     )
 
 
 def test_a_commit_record_of_other_inputs(store):
     rewrite(
-        store.path / "commits/clean/error_map/0.json",
+        store.place.root / "commits/clean/error_map/0.json",
         lambda value: value.update(fingerprint="0123456789abcdef"),
     )
     declared = store.store["clean/error_map"].fingerprint
-    assert message_of(StoreError, lambda: open_store(store.path)["clean/error_map"].records) == (
-        f"store {store.path}: 0.json of clean/error_map was committed for fingerprint "
+    assert message_of(
+        StoreError, lambda: open_store(store.place.root)["clean/error_map"].records
+    ) == (
+        f"store {store.place}: 0.json of clean/error_map was committed for fingerprint "
         f"0123456789abcdef, store.json declares {declared}. "
         "Remove that array and extract it again."
     )
 
 
 def test_a_store_description_that_is_not_whole(store):
-    (store.path / "store.json").write_text("")
-    assert message_of(StoreError, lambda: open_store(store.path)) == (
-        f"store {store.path}: expected whole files store.json and index.parquet, found "
+    (store.place.root / "store.json").write_text("")
+    assert message_of(StoreError, lambda: open_store(store.place.root)) == (
+        f"store {store.place}: expected whole files store.json and index.parquet, found "
         "JSONDecodeError: Expecting value: line 1 column 1 (char 0). "
         "Restore them, or extract into another store."
     )
 
 
 def test_a_damaged_commit_record(store):
-    (store.path / "commits/clean/error_map/0.json").write_text("")
+    (store.place.root / "commits/clean/error_map/0.json").write_text("")
     for act in (
-        lambda: open_store(store.path)["clean/error_map"].present,
+        lambda: open_store(store.place.root)["clean/error_map"].present,
         lambda: store.record("clean", "error_map", 0),
     ):
         assert message_of(StoreError, act) == (
-            f"store {store.path}: expected a whole commit record commits/clean/error_map/0.json, "
+            f"store {store.place}: expected a whole commit record commits/clean/error_map/0.json, "
             "found JSONDecodeError: Expecting value: line 1 column 1 (char 0). "
             "Remove that file and extract again: its block is made anew."
         )
@@ -178,31 +180,31 @@ def test_a_damaged_ledger(store):
         "clean", "error_map", 0, np.empty(0, "int64"), np.empty((0, 2), "float32"), failed
     )
     store.write_block(none, versions={})
-    (store.path / "ledger/clean/error_map/0.json").write_text("")
+    (store.place.root / "ledger/clean/error_map/0.json").write_text("")
     for act in (
-        lambda: open_store(store.path).ledger(),
+        lambda: open_store(store.place.root).ledger(),
         lambda: store.write_block(none, versions={}),
     ):
         assert message_of(StoreError, act) == (
-            f"store {store.path}: expected a whole ledger ledger/clean/error_map/0.json, found "
+            f"store {store.place}: expected a whole ledger ledger/clean/error_map/0.json, found "
             "JSONDecodeError: Expecting value: line 1 column 1 (char 0). Remove that file and "
             "commits/clean/error_map/0.json, and extract again: the block is made anew."
         )
 
 
 def test_a_lost_array_description(store):
-    (store.path / "features.zarr/clean/error_map/zarr.json").unlink()
-    found = message_of(StoreError, lambda: open_store(store.path)["clean/error_map"][0])
-    start = f"store {store.path}: expected a whole features.zarr/clean/error_map/zarr.json, found "
+    (store.place.root / "features.zarr/clean/error_map/zarr.json").unlink()
+    found = message_of(StoreError, lambda: open_store(store.place.root)["clean/error_map"][0])
+    start = f"store {store.place}: expected a whole features.zarr/clean/error_map/zarr.json, found "
     assert found.startswith(start)
     assert found.endswith(". Restore it, or extract into another store.")
 
 
 @pytest.mark.parametrize("nbytes", [0, 7, 8])
 def test_a_truncated_chunk(store, nbytes):
-    chunk = store.path / "features.zarr/clean/error_map/c/0/0"
+    chunk = store.place.root / "features.zarr/clean/error_map/c/0/0"
     chunk.write_bytes(chunk.read_bytes()[:nbytes])
-    handle = open_store(store.path)["clean/error_map"]
+    handle = open_store(store.place.root)["clean/error_map"]
     two = BlockData("clean", "error_map", 0, np.array([2]), np.ones((1, 2), "float32"))
     for act in (
         lambda: handle[0:2],
@@ -210,7 +212,9 @@ def test_a_truncated_chunk(store, nbytes):
         lambda: store.write_block(two, versions={}),
     ):
         found = message_of(StoreError, act)
-        assert found.startswith(f"store {store.path}: clean/error_map cannot be read, ValueError: ")
+        assert found.startswith(
+            f"store {store.place}: clean/error_map cannot be read, ValueError: "
+        )
         assert found.endswith(
             ". Run `clare-cache store verify`; a block whose commit record is removed is "
             "extracted again."

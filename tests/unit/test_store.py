@@ -64,7 +64,7 @@ def test_rows_without_a_commit_are_nan_and_not_present(tmp_path):
 
 
 def test_a_new_store_is_empty_and_opens(tmp_path):
-    assert create_store(tmp_path / "a" / "b").path == tmp_path / "a" / "b"
+    assert create_store(tmp_path / "a" / "b").place.root == tmp_path / "a" / "b"
     store = open_store(tmp_path / "a" / "b")
     assert (store.n_rows, list(store), store.views, store.ledger()) == (0, [], [], [])
     assert store.rows_of(image_ids(1)).tolist() == [-1]
@@ -465,12 +465,3 @@ def test_xarray_opens_the_features(tmp_path):
         assert set(found.data_vars) == {"vector", "grid"}
         assert found["vector"].dims == ("image", "number")
         assert np.array_equal(found["vector"].values, values_of(VECTOR, range(10)))
-
-
-def test_what_a_killed_writer_left_is_swept_when_its_block_is_done_again(tmp_path):
-    writer = make_store(tmp_path)
-    folder = tmp_path / f"features.zarr/clean/{VECTOR.name}/c/0"
-    folder.mkdir(parents=True)
-    (folder / "0.0123456789abcdef.partial").write_bytes(b"half a chunk")
-    writer.write_block(block(VECTOR, [0, 1]), versions={})
-    assert [path.name for path in folder.iterdir()] == ["0"]
