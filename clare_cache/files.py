@@ -1,14 +1,20 @@
-"""Files that appear whole or not at all. Knows nothing of what is in them."""
+"""Files that appear whole or not at all, and files inside tars. Knows no meaning of any."""
 
+import errno
 import json
 import os
+import tarfile
 import uuid
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 ATTEMPTS = 5
 """So often a file is written whose partial another process sweeps away before it is renamed."""
+
+ARCHIVE_MARK = "#"
+"""Between a tar and its member in a path: `train-000.tar#a/b.png`."""
 
 
 def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = False) -> None:
@@ -101,3 +107,43 @@ def flush(path: Path) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
+
+
+def read_bytes_at(root: Path, path: str) -> bytes:
+    """The bytes of a file below `root`, or of a tar's member, written `shard.tar#member`.
+
+    Raises OSError when there is no such file or member.
+    """
+    tar, member = split_member(path)
+    if not member:
+        return (root / path).read_bytes()
+    places = _members(str(root / tar), (root / tar).stat().st_mtime_ns)
+    if member not in places:
+        raise FileNotFoundError(errno.ENOENT, "No such member of the tar", path)
+    offset, size = places[member]
+    with (root / tar).open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def split_member(path: str) -> tuple[str, str]:
+    """`a/b.tar#c/d.png` → the tar and the member; any other path → itself and nothing."""
+    tar, mark, member = path.partition(f".tar{ARCHIVE_MARK}")
+    return (f"{tar}.tar", member) if mark and member else (path, "")
+
+
+def member_names(tar: Path) -> list[str]:
+    """The files in a tar, in its order. Raises OSError for what is no plain tar."""
+    return list(_members(str(tar), tar.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _members(tar: str, changed: int) -> dict[str, tuple[int, int]]:
+    """Name → (offset, size) of each file in a tar; `changed` makes a new file a new entry."""
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            found = {m.name: (m.offset_data, m.size) for m in archive if m.isfile()}
+    except tarfile.ReadError as error:
+        reason = f"expected a plain tar, not compressed, found something else ({error})"
+        raise OSError(errno.EINVAL, reason, tar) from error
+    return found

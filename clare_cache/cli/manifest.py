@@ -12,25 +12,64 @@ from clare_cache.cli.progress import show_progress
 app = typer.Typer(no_args_is_help=True)
 
 
+def _list_layouts(value: bool) -> None:
+    if value:
+        from clare_cache.manifest import LAYOUTS
+
+        for layout in LAYOUTS.values():
+            print_result(f"{layout.name}\t{layout.summary}")
+        raise typer.Exit
+
+
 @app.command()
 def build(
-    layout: Annotated[str, typer.Argument(help="folder (real/ and fake/ inside) or csv.")],
+    layout: Annotated[str, typer.Argument(help="How the images are arranged; see --list.")],
     root: Annotated[Path, typer.Argument(help="Folder of the images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help=".parquet, .csv or .jsonl.")],
     table: Annotated[
-        Path | None, typer.Option(help="Layout csv: the table with path and label columns.")
-    ] = None,
+        list[Path],
+        typer.Option(
+            help="The table (csv), text lists (lare-list) or JSON lists (df40, deepfakebench), "
+            "or a folder of lists; repeatable."
+        ),
+    ] = [],  # noqa: B006
     group: Annotated[
         str | None,
         typer.Option(
-            help="Layout folder: a regular expression whose one group names the video, identity "
-            "or scene, e.g. 'frames/([^/]+)/'. Default: every image is a group."
+            help="A regular expression whose one group names the video, identity or scene, e.g. "
+            "'frames/([^/]+)/'. Default: what the layout knows, else every image is a group."
         ),
     ] = None,
+    split: Annotated[
+        str, typer.Option(help="The split of images for which the layout says none.")
+    ] = "",
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Face videos: at most so many frames of each.")
+    ] = None,
+    pick: Annotated[
+        str,
+        typer.Option(
+            help="Face videos, which frames: spread (evenly), or what loaders of the literature "
+            "do: clare-first (the list's first), deepfakebench-first (the first, sorted)."
+        ),
+    ] = "spread",
+    compression: Annotated[
+        str, typer.Option(help="Lists of FaceForensics++: c23, c40 or raw.")
+    ] = "c23",
+    key: Annotated[
+        list[str],
+        typer.Option(help="JSON lists: keep videos whose key contains this; repeatable."),
+    ] = [],  # noqa: B006
     rename: Annotated[
-        list[str], typer.Option(help="Layout csv: THEIRS=OURS column name, repeatable.")
+        list[str], typer.Option(help="Tables: THEIRS=OURS column name, repeatable.")
     ] = [],  # noqa: B006
     workers: Workers = 4,
+    show_layouts: Annotated[
+        bool,
+        typer.Option(
+            "--list", callback=_list_layouts, is_eager=True, help="Every layout in a line; exit."
+        ),
+    ] = False,
 ) -> None:
     """Hash every image of a data set into a manifest."""
     from clare_cache.workflow.manifests import build_manifest
@@ -43,6 +82,11 @@ def build(
             table=table,
             group_pattern=group,
             columns=columns,
+            split=split,
+            frames=frames,
+            pick=pick,
+            compression=compression,
+            keys=key,
             workers=workers,
             on_progress=on_progress,
         )
@@ -50,8 +94,12 @@ def build(
     print_result(f"{output}: {count(len(result.manifest), 'image')}")
     for sentence in result.remarks:
         say(sentence)
-    unread = [vars(failure) for failure in result.failures if not failure.image_id]
+    lost = [vars(failure) for failure in result.failures if failure.stage == "list"]
+    unread = [vars(f) for f in result.failures if not f.image_id and f.stage != "list"]
     refused = [vars(failure) for failure in result.failures if failure.image_id]
+    if lost:
+        say(f"{count(len(lost), 'file')} that the lists name are not there: no row:")
+        print_failures(lost)
     if unread:
         say(f"{count(len(unread), 'path')} could not be read: no row, not counted above:")
         print_failures(unread)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.errors import ImageError
+from clare_cache.files import read_bytes_at
 from clare_cache.images import View, decode, find_view
 from clare_cache.types import Failure, ImageId, Pixels
 
@@ -136,7 +137,7 @@ def _read(item: Item, root: Path) -> bytes:
     problems = []
     for path in item.paths:
         try:
-            data = (root / path).read_bytes()
+            data = read_bytes_at(root, path)
         except OSError as error:
             problems.append(error.strerror or str(error))
             continue

@@ -23,6 +23,7 @@ from clare_cache.extraction.work import (
     describe,
     settled_rows,
 )
+from clare_cache.files import split_member
 from clare_cache.images import find_view
 from clare_cache.store import (
     ArrayEntry,
@@ -188,7 +189,7 @@ def _prepare(
 def _refuse_wrong_root(root: Path, images: Sequence[Sequence[str]]) -> None:
     """Stop before a mistyped folder sends every image of the manifest to the ledger."""
     sample = images[:: -(-len(images) // ROOT_SAMPLE)]
-    if not any((root / path).exists() for paths in sample for path in paths):
+    if not any((root / split_member(path)[0]).exists() for paths in sample for path in paths):
         raise ExtractError(
             f"extract: {len(images)} images were asked for below {root}, of {len(sample)} tried "
             f"none is there, for example {sample[0][0]}. Correct --root."

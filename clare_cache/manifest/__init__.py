@@ -4,19 +4,25 @@ Rows only: paths are relative to a root given at run time, pixels are never look
 passes a `probe` for headers), features are unknown here.
 """
 
-from clare_cache.manifest.build import BuildResult, build_csv, build_folder
+from clare_cache.manifest.build import BuildResult, build, build_csv, build_folder
 from clare_cache.manifest.check import Fault, check
 from clare_cache.manifest.contents import Header, Probe
+from clare_cache.manifest.layouts import LAYOUTS, PICKS, Layout, Options
 from clare_cache.manifest.split import split_by_group
 from clare_cache.manifest.table import COLUMNS, Manifest
 
 __all__ = [
     "COLUMNS",
+    "LAYOUTS",
+    "PICKS",
     "BuildResult",
     "Fault",
     "Header",
+    "Layout",
     "Manifest",
+    "Options",
     "Probe",
+    "build",
     "build_csv",
     "build_folder",
     "check",

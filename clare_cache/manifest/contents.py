@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from clare_cache.errors import ImageError
+from clare_cache.files import read_bytes_at
 from clare_cache.types import Failure, ImageId, OnProgress, Progress
 
 # Bounds the results in flight, and how long an interrupt waits.
@@ -77,7 +78,7 @@ def read_contents(
 
 def _read(path: str, *, root: Path, probe: Probe) -> Content:
     try:
-        data = (root / path).read_bytes()
+        data = read_bytes_at(root, path)
     except OSError as error:
         reason = error.strerror or str(error)
         is_absent = isinstance(error, (FileNotFoundError, NotADirectoryError))

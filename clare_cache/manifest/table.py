@@ -4,6 +4,7 @@ Believes what the rows say; whether the files are there is `check`'s business.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,11 @@ def faulty_rows(bad: Any, values: pd.Series, expected: str) -> list[str]:
 def is_misplaced(paths: pd.Series) -> pd.Series:
     """Per row, whether the path is not a relative one that all three formats can hold."""
     return _as_text(paths).str.contains(_NO_RELATIVE_PATH).fillna(True)
+
+
+def is_misplaced_path(path: str) -> bool:
+    """Whether one path is not a relative one that all three formats can hold."""
+    return bool(re.search(_NO_RELATIVE_PATH, path))
 
 
 def path_faults(paths: pd.Series) -> list[str]:

@@ -14,7 +14,7 @@ from clare_cache.errors import ImageError
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features
 from clare_cache.images import decode
-from clare_cache.manifest.build import IMAGE_SUFFIXES
+from clare_cache.manifest.walk import IMAGE_SUFFIXES
 from clare_cache.types import ImageId, OnProgress, Progress, ignore_progress
 from clare_cache.workflow.features import rebuild_backbones
 from clare_cache.workflow.training import load_run

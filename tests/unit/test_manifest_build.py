@@ -11,7 +11,7 @@ import pytest
 from clare_cache import images
 from clare_cache.errors import ImageError, ManifestError
 from clare_cache.manifest import build_csv, build_folder, check
-from clare_cache.manifest.layout import contradictions_of, place_of
+from clare_cache.manifest.layouts.places import contradictions_of, place_of
 from clare_cache.types import Progress
 
 
@@ -95,7 +95,7 @@ def test_a_folder_becomes_a_manifest(tmp_path):
     assert rows["split"].tolist() == ["train", "train", "val"]
     assert set(rows["source"]) == {"faces"}
     assert rows["generator"].tolist() == ["sdxl", "real", "adm"]
-    assert rows["family"].tolist() == ["", "real", ""]
+    assert rows["family"].tolist() == ["diffusion", "real", "diffusion"]
     assert rows["width"].tolist() == [640] * 3
     assert rows["height"].tolist() == [480] * 3
     assert rows["format"].tolist() == ["PNG"] * 3
