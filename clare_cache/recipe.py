@@ -57,6 +57,8 @@ class HeadSection(_Section):
     family: str
     label: str = ""
     options: Mapping[str, Any] = Field(default_factory=dict)
+    reads: Mapping[str, str] = Field(default_factory=dict)
+    """Array of the head's family → the array of the store that it reads instead."""
     optimiser: OptimiserConfig = OptimiserConfig()
 
     @field_validator("label")

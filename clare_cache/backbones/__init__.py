@@ -10,6 +10,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
+from clare_cache.backbones.features import (
+    DEFAULT_FEATURES,
+    FEATURE_SPELLINGS,
+    FEATURES,
+    backbone_of,
+    settings_of,
+)
 from clare_cache.errors import BackboneError, raise_faults
 
 if TYPE_CHECKING:
@@ -19,23 +26,14 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_FEATURES",
     "FEATURES",
+    "FEATURE_SPELLINGS",
     "ClipConfig",
     "ErrorMapConfig",
+    "backbone_of",
     "load_backbones",
     "load_text_tower",
+    "settings_of",
 ]
-
-FEATURES = {
-    "error_map": "error_map",
-    "clip_patch_tokens": "clip",
-    "clip_block_cls": "clip",
-    "clip_embedding": "clip",
-    "clip_layer3_map": "clip",
-}
-"""Array name → the backbone that makes it."""
-
-DEFAULT_FEATURES = ("error_map", "clip_patch_tokens", "clip_block_cls", "clip_embedding")
-"""What is made unless asked otherwise: all that Stable Diffusion and a vision transformer give."""
 
 
 def load_backbones(
@@ -46,29 +44,35 @@ def load_backbones(
     error_map: ErrorMapConfig | None = None,
     clip_config: ClipConfig | None = None,
     device: str = "cpu",
+    from_latents: bool = False,
 ) -> list[Backbone]:
     """The backbones that `features` need, and no other network.
+
+    With `from_latents` error maps are made of rows of `vae_latent` instead of pictures, without
+    the VAE.
 
     `sd` and `clip` name the weights (see `load_stable_diffusion` and `load_clip`). Raises
     BackboneError when a feature is unknown or its weights are not named, all faults at once, and
     when the named CLIP has another architecture than a feature needs.
     """
     raise_faults(BackboneError, "features", _faults(sd=sd, clip=clip, features=features))
-    needed = {FEATURES[feature] for feature in features}
+    needed = {backbone_of(feature) for feature in features}
     backbones: list[Backbone] = []
     if sd is not None and "error_map" in needed:
-        from clare_cache.backbones.error_map import ErrorMapBackbone
+        from clare_cache.backbones.error_map import ErrorMapBackbone, ErrorMapFromLatent
         from clare_cache.backbones.stable_diffusion import load_stable_diffusion
 
         config = error_map or ErrorMapConfig()
         parts = load_stable_diffusion(sd, prompt=config.prompt, dtype=config.dtype)
-        backbones.append(ErrorMapBackbone(parts, config, device=device))
+        made = [feature for feature in features if backbone_of(feature) == "error_map"]
+        kind = ErrorMapFromLatent if from_latents else ErrorMapBackbone
+        backbones.append(kind(parts, config, features=made, device=device))
     if clip is not None and "clip" in needed:
         from clare_cache.backbones.clip_models import load_clip
 
         tower = load_clip(clip).image_backbone(clip_config or ClipConfig(), device=device)
-        made = [spec.name for spec in tower.arrays]
-        _refuse_others([f for f in features if FEATURES[f] == "clip"], made, clip=clip)
+        there = [spec.name for spec in tower.arrays]
+        _refuse_others([f for f in features if backbone_of(f) == "clip"], there, clip=clip)
         backbones.append(tower)
     return backbones
 
@@ -91,11 +95,13 @@ def _refuse_others(asked: Sequence[str], made: Sequence[str], *, clip: str) -> N
 
 
 def _faults(*, sd: str | None, clip: str | None, features: Sequence[str]) -> list[str]:
-    known = ", ".join(FEATURES)
+    known = ", ".join(FEATURE_SPELLINGS)
     faults = [
-        f"{feature}: expected one of {known}" for feature in features if feature not in FEATURES
+        f"{feature}: expected one of {known}"
+        for feature in features
+        if backbone_of(feature) is None
     ]
-    needed = {FEATURES.get(feature) for feature in features}
+    needed = {backbone_of(feature) for feature in features}
     if "error_map" in needed and sd is None:
         faults.append("error_map: expected Stable Diffusion weights, found none. Name them: `--sd`")
     if "clip" in needed and clip is None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clare_cache.backbones.config import ClipConfig
-from clare_cache.backbones.numerics import exact_float32, pick_device, torch_dtype
+from clare_cache.backbones.numerics import float32_products, pick_device, torch_dtype
 from clare_cache.errors import BackboneError
 from clare_cache.images import GEOMETRIES, decoder_declared
 from clare_cache.types import ArraySpec, ImageId, Pixels
@@ -78,7 +78,7 @@ class ClipBackbone:
         return GEOMETRIES[self.config.geometry](pixels, self._size_px)
 
     def __call__(
-        self, batch: NDArray[np.uint8], image_ids: Sequence[ImageId], wanted: Sequence[str]
+        self, batch: NDArray[np.generic], image_ids: Sequence[ImageId], wanted: Sequence[str]
     ) -> dict[str, NDArray[np.generic]]:
         """(B, size, size, 3) → the wanted arrays, each (B, *shape), all from one forward pass."""
         features = self.features_from(self._normalise(batch), wanted)
@@ -116,7 +116,7 @@ class ClipBackbone:
                 hooks.callback(last.register_forward_hook(keep_patch_tokens).remove)
             if "clip_layer3_map" in asked:
                 hooks.callback(self._visual.layer3.register_forward_hook(keep_map).remove)
-            with exact_float32(self.device, self.config.dtype):
+            with float32_products(self.device, self.config.dtype):
                 embedding = self._visual(pixels.to(self.device, torch_dtype(self.config.dtype)))
         if class_tokens:
             features["clip_block_cls"] = torch.stack(class_tokens, dim=1)
@@ -124,7 +124,7 @@ class ClipBackbone:
             features["clip_embedding"] = self._stored(embedding)
         return features
 
-    def _normalise(self, batch: NDArray[np.uint8]) -> Tensor:
+    def _normalise(self, batch: NDArray[np.generic]) -> Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
         return (pixels.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from clare_cache.errors import BackboneError, raise_faults
 
-DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = ("float32", "tf32", "float16", "bfloat16")
+VAE_DTYPES = ("auto", "float32", "tf32")
 STORED_DTYPES = ("float16", "float32")
 GEOMETRY_NAMES = ("center-crop", "resize-crop", "squash")
 TAPS = ("mlp_input", "block_output")
@@ -18,8 +19,12 @@ class ErrorMapConfig:
     """How error maps are made; the defaults are the published set with 4×32×32 maps.
 
     `size_px` is the side of the picture that the VAE sees, `timestep` indexes the noise schedule
-    from 0, `ensemble` is the number of noise draws that are averaged. `dtype` is the UNet's; VAE,
-    noise and loss are float32 always. Source: LaRE² (CVPR 2024), its released extraction script.
+    from 0, `ensemble` is the number of noise draws that are averaged; an array's name may say
+    another timestep and number (`error_map-t280-n8`). `dtype` is the UNet's: tf32 is float32 whose
+    products a GPU rounds to ten bits. Noise and loss are float32 always, and so is the VAE, in
+    `vae_dtype` arithmetic: auto is float32 beside a float32 UNet and tf32 beside any other.
+    `latent_dtype` float16 rounds the latent as `vae_latent` stores it before noise is added.
+    Source: LaRE² (CVPR 2024), its released extraction script.
     """
 
     size_px: int = 256
@@ -28,6 +33,8 @@ class ErrorMapConfig:
     prompt: str = "a photo"
     seed: int = 0
     dtype: str = "float32"
+    vae_dtype: str = "auto"
+    latent_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         faults = []
@@ -38,7 +45,16 @@ class ErrorMapConfig:
         if self.ensemble < 1:
             faults.append(f"ensemble: expected 1 draw or more, found {self.ensemble}")
         faults += _choice("dtype", self.dtype, DTYPES)
+        faults += _choice("vae_dtype", self.vae_dtype, VAE_DTYPES)
+        faults += _choice("latent_dtype", self.latent_dtype, STORED_DTYPES)
         raise_faults(BackboneError, "error map settings", faults)
+
+    @property
+    def vae_arithmetic(self) -> str:
+        """float32 or tf32: what `vae_dtype` comes to."""
+        if self.vae_dtype != "auto":
+            return self.vae_dtype
+        return "float32" if self.dtype == "float32" else "tf32"
 
 
 @dataclass(frozen=True)

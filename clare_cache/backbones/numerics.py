@@ -4,7 +4,7 @@ Changes no global state that outlives a `with` block, and never seeds the caller
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,25 +38,32 @@ def pick_device(name: str) -> torch.device:
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """The torch dtype of that name: float32, float16 or bfloat16."""
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
+    """The torch dtype of that name: float32, float16 or bfloat16; tf32 is kept as float32."""
+    return {
+        "float32": torch.float32,
+        "tf32": torch.float32,
+        "float16": torch.float16,
+        "bfloat16": torch.bfloat16,
+    }[name]
 
 
-def exact_float32(device: torch.device, dtype: str) -> AbstractContextManager[None]:
-    """A block where a GPU's float32 convolutions are not rounded to TF32.
+@contextmanager
+def float32_products(device: torch.device, dtype: str) -> Iterator[None]:
+    """A block where a GPU's float32 products are exact for `float32`, else rounded to TF32.
 
-    PyTorch rounds them by default, an error of about 1e-3; asking for `float32` means the
-    reference numbers. A half-precision network keeps the fast default.
+    PyTorch by default rounds convolutions, an error of about 1e-3, and not matrix products;
+    asking for `float32` means the reference numbers, asking for less means the speed.
     """
-    if device.type != "cuda" or dtype != "float32":
-        return nullcontext()
-    cudnn = torch.backends.cudnn
-    return cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    )
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = dtype != "float32"
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 @contextmanager

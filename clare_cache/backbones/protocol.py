@@ -30,9 +30,10 @@ class Backbone(Protocol):
         ...
 
     def __call__(
-        self, batch: NDArray[np.uint8], image_ids: Sequence[ImageId], wanted: Sequence[str]
+        self, batch: NDArray[np.generic], image_ids: Sequence[ImageId], wanted: Sequence[str]
     ) -> dict[str, NDArray[np.generic]]:
-        """(B, h, w, 3) preprocessed pictures → the wanted arrays, each (B, *shape), dtype as
-        declared. Row i depends on picture i and id i alone, up to the rounding of batched
-        arithmetic. Values may be non-finite: the caller refuses those rows."""
+        """(B, h, w, 3) preprocessed pictures (of `ErrorMapFromLatent`: latents) → the wanted
+        arrays, each (B, *shape), dtype as declared. Row i depends on picture i and id i alone, up
+        to the rounding of batched arithmetic. Values may be non-finite: the caller refuses those
+        rows."""
         ...

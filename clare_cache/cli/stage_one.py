@@ -28,7 +28,13 @@ def extract(
     manifest: ManifestFile,
     store: StorePlace,
     root: Root = Path(),
-    features: Annotated[str, typer.Option(help="Arrays to make, comma-separated.")] = ALL_FEATURES,
+    features: Annotated[
+        str,
+        typer.Option(
+            help="Arrays to make, comma-separated; also error_map_signed, vae_latent, "
+            "clip_layer3_map. Error maps of other timesteps and draws: error_map-t280-n8."
+        ),
+    ] = ALL_FEATURES,
     views: Annotated[
         str,
         typer.Option(
@@ -59,7 +65,7 @@ def extract(
         typer.Option(help="clip_block_cls: mlp_input (RINE's code) or block_output (its paper)."),
     ] = CLIP.tap,
     dtype: Annotated[
-        str, typer.Option(help="Precision of UNet and CLIP: float32, float16, bfloat16.")
+        str, typer.Option(help="Precision of UNet and CLIP: float32, tf32, float16, bfloat16.")
     ] = "float32",
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 16,
@@ -86,6 +92,13 @@ def extract(
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try images that are in the ledger again.")
+    ] = False,
+    from_latents: Annotated[
+        bool,
+        typer.Option(
+            "--from-latents",
+            help="Make error maps from the store's vae_latent: no image is opened, no VAE runs.",
+        ),
     ] = False,
     json: AsJson = False,
 ) -> None:
@@ -116,6 +129,7 @@ def extract(
             workers=workers,
             block_rows=block_rows,
             retry_failed=retry_failed,
+            from_latents=from_latents,
             cluster=cluster,
             dask=dask,
             shard=_shard(shard_index, num_shards),

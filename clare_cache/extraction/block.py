@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class Extracted:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """One backbone on one view: the arrays to make, and the rows that lack any of them."""
 
     view: View
@@ -52,8 +53,28 @@ class _Job:
     rows: frozenset[int]
 
 
-Prepared = Mapping[str, list[Pixels] | Failure]
+Prepared = Mapping[str, list[Pixels] | list[NDArray[np.generic]] | Failure]
 """View → the picture prepared for each backbone of that view's jobs, in their order."""
+
+
+class Look(Protocol):
+    """How an image becomes what the backbones are shown, in each view."""
+
+    def __call__(self, item: Item, jobs: Mapping[str, Sequence[Job]]) -> Prepared | Failure: ...
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Image files below `root`: read, checked and decoded once for all views and backbones."""
+
+    root: Path
+
+    def __call__(self, item: Item, jobs: Mapping[str, Sequence[Job]]) -> Prepared | Failure:
+        try:
+            pixels = load_pixels(item, self.root)
+        except ImageError as error:
+            return Failure(item.image_id, item.paths[0], error.stage, error.reason)
+        return {view: _show(pixels, item, in_view) for view, in_view in jobs.items()}
 
 
 def extract_block(
@@ -61,7 +82,7 @@ def extract_block(
     missing: Mapping[str, Collection[int]],
     *,
     backbones: Sequence[Backbone],
-    root: Path,
+    look: Look,
     pool: ThreadPoolExecutor,
     batch_size: int,
     on_images: Callable[[int], None] = lambda n: None,
@@ -77,7 +98,7 @@ def extract_block(
     n_decoded = 0
 
     started = time.perf_counter()
-    for batch in _batches(items, jobs, root=root, pool=pool, batch_size=batch_size):
+    for batch in _batches(items, jobs, look=look, pool=pool, batch_size=batch_size):
         seconds["decode"] += time.perf_counter() - started
         for item, outcome in batch:
             n_decoded += not isinstance(outcome, Failure)
@@ -110,16 +131,16 @@ def extract_block(
 
 def _jobs(
     missing: Mapping[str, Collection[int]], backbones: Sequence[Backbone]
-) -> dict[str, list[_Job]]:
+) -> dict[str, list[Job]]:
     """View → what has to be run on it; only backbones whose arrays are missing there."""
-    jobs: dict[str, list[_Job]] = {}
+    jobs: dict[str, list[Job]] = {}
     for name in dict.fromkeys(_view_of(key) for key in missing):
         jobs[name] = []
         for backbone in backbones:
             arrays = tuple(s.name for s in backbone.arrays if f"{name}/{s.name}" in missing)
             rows = frozenset().union(*(missing[f"{name}/{array}"] for array in arrays))
             if arrays:
-                jobs[name].append(_Job(find_view(name), backbone, arrays, rows))
+                jobs[name].append(Job(find_view(name), backbone, arrays, rows))
     return jobs
 
 
@@ -152,25 +173,17 @@ def _read(item: Item, root: Path) -> bytes:
 
 def _batches(
     items: Sequence[Item],
-    jobs: Mapping[str, Sequence[_Job]],
+    jobs: Mapping[str, Sequence[Job]],
     *,
-    root: Path,
+    look: Look,
     pool: ThreadPoolExecutor,
     batch_size: int,
 ) -> Iterator[list[tuple[Item, Prepared | Failure]]]:
     """Batches of prepared pictures, one batch ahead of the consumer."""
-
-    def prepare(item: Item) -> Prepared | Failure:
-        try:
-            pixels = load_pixels(item, root)
-        except ImageError as error:
-            return Failure(item.image_id, item.paths[0], error.stage, error.reason)
-        return {view: _show(pixels, item, in_view) for view, in_view in jobs.items()}
-
     pending: list[tuple[Sequence[Item], list[Future[Prepared | Failure]]]] = []
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
-        pending.append((batch, [pool.submit(prepare, item) for item in batch]))
+        pending.append((batch, [pool.submit(look, item, jobs) for item in batch]))
         if len(pending) == 2:
             ready, futures = pending.pop(0)
             yield [(i, f.result()) for i, f in zip(ready, futures, strict=True)]
@@ -178,7 +191,7 @@ def _batches(
         yield [(i, f.result()) for i, f in zip(ready, futures, strict=True)]
 
 
-def _show(pixels: Pixels, item: Item, jobs: Sequence[_Job]) -> list[Pixels] | Failure:
+def _show(pixels: Pixels, item: Item, jobs: Sequence[Job]) -> list[Pixels] | Failure:
     """The decoded picture in one view, prepared for each backbone; or why it has none."""
     if not jobs:
         return []

@@ -13,6 +13,7 @@ from pathlib import Path
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.errors import ExtractError
 from clare_cache.extraction.executors import Executor, InProcess
+from clare_cache.extraction.latents import LATENT, check_latents
 from clare_cache.extraction.plan import plan_blocks
 from clare_cache.extraction.request import write_request
 from clare_cache.extraction.work import (
@@ -79,6 +80,7 @@ def extract_features(
     block_rows: int | None = None,
     retry_failed: bool = False,
     shard: tuple[int, int] | None = None,
+    from_latents: bool = False,
     executor: Executor | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
@@ -87,6 +89,7 @@ def extract_features(
     A block is committed as a whole, so an interrupt costs at most the block in work; calling
     again does what is missing and nothing else. Images in the ledger count as done unless
     `retry_failed`. `shard` (i, n) does only every n-th block, for n processes side by side.
+    With `from_latents` the backbones are shown the store's `vae_latent` and no image is opened.
     Raises StoreMismatch when the store was made from other inputs, ExtractError when no backbone
     makes a feature or `root` is not the folder of the images.
     """
@@ -120,7 +123,10 @@ def extract_features(
     n_missing = sum(len(task.rows) for task in tasks)
     mine = [t for t in tasks if shard is None or t.block % shard[1] == shard[0]]
     n_todo = sum(len(task.rows) for task in mine)
-    if mine and not retry_failed:
+    if from_latents:
+        declared = {view: {**made[LATENT].declared, **find_view(view).declared()} for view in views}
+        check_latents(writer.store, declared, [row for task in mine for row in task.rows])
+    elif mine and not retry_failed:
         _refuse_wrong_root(Path(root), [paths[row] for task in mine for row in task.rows])
     done = 0
 
@@ -139,6 +145,7 @@ def extract_features(
         batch_size=batch_size,
         workers=workers,
         retry_failed=retry_failed,
+        from_latents=from_latents,
     )
     reports = list(executor.run(work, [task.block for task in mine], on_images=on_images))
     seconds = Counter({"total": time.perf_counter() - began, "load": loaded})

@@ -17,11 +17,12 @@ import numpy as np
 from clare_cache.backbones import load_backbones
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.backbones.protocol import Backbone
-from clare_cache.extraction.block import Extracted, Item, extract_block
+from clare_cache.extraction.block import Extracted, Item, Look, Pictures, extract_block
+from clare_cache.extraction.latents import read_latents
 from clare_cache.extraction.plan import BlockTask, plan_blocks
 from clare_cache.extraction.request import read_request
 from clare_cache.images import decoder_versions
-from clare_cache.store import BlockData, CommitRecord, Place, StoreWriter
+from clare_cache.store import BlockData, CommitRecord, Place, Store, StoreWriter
 from clare_cache.types import ArraySpec
 
 RECORDED_VERSIONS = (
@@ -57,6 +58,7 @@ class BackboneSpec:
     error_map: ErrorMapConfig
     image_tower: ClipConfig
     device: str = "auto"
+    from_latents: bool = False
 
     def load(self) -> Sequence[Backbone]:
         return _load_once(self)
@@ -71,6 +73,7 @@ def _load_once(spec: BackboneSpec) -> Sequence[Backbone]:
         error_map=spec.error_map,
         clip_config=spec.image_tower,
         device=spec.device,
+        from_latents=spec.from_latents,
     )
 
 
@@ -125,6 +128,7 @@ class BlockWork:
     batch_size: int
     workers: int
     retry_failed: bool = False
+    from_latents: bool = False
 
     def __call__(self, block: int, on_images: OnImages = ignore_images) -> BlockReport:
         """Make and commit what block `block` lacks now; nothing if another run was faster."""
@@ -156,12 +160,17 @@ class BlockWork:
                 items,
                 {array: frozenset(rows) for array, rows in task.missing.items()},
                 backbones=self.backbones.load(),
-                root=self.root,
+                look=self._look(writer.store, items),
                 pool=pool,
                 batch_size=self.batch_size,
                 on_images=on_images,
             )
         return _commit(writer, task, extracted)
+
+    def _look(self, store: Store, items: Sequence[Item]) -> Look:
+        if self.from_latents:
+            return read_latents(store, self.views, items)
+        return Pictures(self.root)
 
 
 def settled_rows(records: Iterable[CommitRecord | None], *, retry_failed: bool) -> set[int]:

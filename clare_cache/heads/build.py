@@ -9,7 +9,7 @@ from clare_cache.errors import HeadError, raise_faults
 from clare_cache.heads.adapter import Adapter
 from clare_cache.heads.clare import Clare
 from clare_cache.heads.error_map_resnet import ErrorMapResNet
-from clare_cache.heads.features import VIT_L14_SHAPES
+from clare_cache.heads.features import VIT_L14_SHAPES, read_faults
 from clare_cache.heads.knn import Knn
 from clare_cache.heads.lare2 import Lare2
 from clare_cache.heads.linear import Linear, LinearProbe
@@ -31,18 +31,23 @@ def build_head(
     *,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     text: TextTower | None = None,
+    reads: Mapping[str, str] | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Head:
     """A freshly initialised head, the same for the same seed; global random state is untouched.
 
     `shapes` maps array names to row shapes (default `VIT_L14_SHAPES`; more than needed is fine).
-    `text` is the frozen tower of prompt heads. Raises HeadError with all faults at once.
+    `text` is the frozen tower of prompt heads. `reads` maps arrays of the family to arrays that
+    are read in their place, e.g. `{"error_map": "error_map-t280"}`. Raises HeadError with all
+    faults at once.
     """
     kind = _kind(family)
-    shapes = VIT_L14_SHAPES if shapes is None else shapes
     resolved, faults = resolve_options(kind.option_rules, options)
-    faults += kind.faults_of(shapes, resolved)
+    reads = dict(reads or {})
+    faults += read_faults(kind.axes_of(resolved), reads)
+    own = VIT_L14_SHAPES if shapes is None else _by_own_name(shapes, reads)
+    faults += kind.faults_of(own, resolved)
     if kind.needs_text and text is None:
         faults.append("text: expected a text tower for its prompts, found none")
     raise_faults(HeadError, f"head {family}", faults)
@@ -51,22 +56,34 @@ def build_head(
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would also seed the GPUs.
         torch.default_generator.manual_seed(seed)
-        head = kind(shapes, **resolved)
+        head = kind(own, **resolved)
     head.seed = seed
+    head.reads = reads
     return head
 
 
-def head_needs(family: str, **options: Any) -> tuple[str, ...]:
+def head_needs(
+    family: str, *, reads: Mapping[str, str] | None = None, **options: Any
+) -> tuple[str, ...]:
     """The arrays that such a head reads, without building it. Raises HeadError as `build_head`."""
-    kind = _kind(family)
+    kind, reads = _kind(family), reads or {}
     resolved, faults = resolve_options(kind.option_rules, options)
-    raise_faults(HeadError, f"head {family}", faults)
-    return tuple(kind.axes_of(resolved))
+    names = kind.axes_of(resolved)
+    raise_faults(HeadError, f"head {family}", [*faults, *read_faults(names, reads)])
+    return tuple(reads.get(name, name) for name in names)
 
 
 def needs_text(family: str) -> bool:
     """Whether heads of this family must be given a text tower."""
     return _kind(family).needs_text
+
+
+def _by_own_name(
+    shapes: Mapping[str, tuple[int, ...]], reads: Mapping[str, str]
+) -> dict[str, tuple[int, ...]]:
+    """Row shapes of arrays, by the names under which the family knows them."""
+    own = {name: shape for name, shape in shapes.items() if name not in reads}
+    return own | {name: shapes[array] for name, array in reads.items() if array in shapes}
 
 
 def _kind(family: str) -> type[Head]:

@@ -1,6 +1,6 @@
 """The arrays a head is given → checked tensors. Knows no head, and no store."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -53,6 +53,21 @@ def read_features(
         faults.append(f"expected the same number of images in each array, found {found}")
     raise_faults(HeadError, asked, faults)
     return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def read_faults(names: Collection[str], reads: Mapping[str, str]) -> list[str]:
+    """What speaks against reading the arrays `names` of a family from those that `reads` says."""
+    faults = [
+        f"reads: expected one of {', '.join(names)}, found {name}"
+        for name in sorted(reads.keys() - set(names))
+    ]
+    arrays = [reads.get(name, name) for name in names]
+    faults += [
+        f"reads: expected another array for each, found {array} for {arrays.count(array)} of them"
+        for array in dict.fromkeys(arrays)
+        if arrays.count(array) > 1
+    ]
+    return faults
 
 
 def shape_faults(

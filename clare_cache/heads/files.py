@@ -36,6 +36,7 @@ def save_head(head: Head, folder: Path, extra: Mapping[str, Any]) -> None:
         "options": head.options,
         "shapes": head.shapes,
         "needs": head.needs,
+        "reads": head.reads,
         "n_parameters": sum(p.numel() for p in head.parameters()),
         "seed": head.seed,
         "text": None if tower is None else dict(tower.declared()),
@@ -66,10 +67,12 @@ def load_head(folder: Path, *, text: TextTower | None = None) -> tuple[Head, dic
             phrases,
             advice="Give the text tower of the same weights.",
         )
+    reads = config.get("reads", {})
     head = build_head(
         config["family"],
-        shapes={name: tuple(shape) for name, shape in config["shapes"].items()},
+        shapes={reads.get(name, name): tuple(s) for name, s in config["shapes"].items()},
         text=text,
+        reads=reads,
         seed=config["seed"],
         **config["options"],
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clare_cache.errors import HeadError, raise_faults
-from clare_cache.heads.features import Shapes, read_features
+from clare_cache.heads.features import Shapes
 from clare_cache.heads.options import Option, choice, count
 from clare_cache.heads.protocol import BankHead, HeadOutput
 from clare_cache.types import FAKE, REAL
@@ -129,7 +129,7 @@ class Knn(BankHead):
 
     def _unit(self, features: Mapping[str, Tensor]) -> Tensor:
         dtype = torch.float64 if self.real.dtype == torch.float64 else torch.float32
-        (embedding,) = read_features("head knn", features, self.shapes, dtype=dtype)
+        (embedding,) = self.read(features, dtype=dtype)
         return F.normalize(embedding, dim=1)
 
     def _check_sizes(self, n_real: int, n_fake: int) -> None:

@@ -80,8 +80,10 @@ class TextTower(Protocol):
 class Head(nn.Module, ABC):
     """A light detector over cached arrays.
 
-    `needs` names exactly the arrays that `forward` reads; `axes_of` names the axes of one row of
-    each, which may depend on options. `options` are the JSON-able constructor options that
+    `axes_of` names the arrays of its family and the axes of one row of each, which may depend on
+    options; `shapes` are by these names. `reads` says which of them are read from an array of
+    another name (`error_map` from `error_map-t280`), and `needs` names exactly the arrays that
+    `forward` reads. `options` are the JSON-able constructor options that
     rebuild the head, together with the arrays' row `shapes` and, for prompt heads (`needs_text`),
     a text tower. A frozen text tower is never part of `state_dict()` or `parameters()`, but moves
     along in `.to()`.
@@ -92,15 +94,14 @@ class Head(nn.Module, ABC):
     needs_text: ClassVar[bool] = False
     option_rules: ClassVar[Mapping[str, Option]] = {}
 
-    needs: tuple[str, ...]
     options: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
+    reads: Mapping[str, str] = {}
     seed: int = 0
 
     def __init__(self, shapes: Shapes, options: Mapping[str, Any]) -> None:
         super().__init__()
-        self.needs = tuple(self.axes_of(options))
-        self.shapes = {name: tuple(shapes[name]) for name in self.needs}
+        self.shapes = {name: tuple(shapes[name]) for name in self.axes_of(options)}
         self.options = dict(options)
 
     @abstractmethod
@@ -111,6 +112,11 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Scalar training loss for labels (B,) of 0 real, 1 fake, with its source's reduction."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The arrays that `forward` reads, in the order of `shapes`."""
+        return tuple(self.reads.get(name, name) for name in self.shapes)
 
     @property
     def text(self) -> TextTower | None:
@@ -127,10 +133,14 @@ class Head(nn.Module, ABC):
         """What speaks against building this head for rows of these shapes."""
         return shape_faults(cls.axes_of(options), shapes)
 
-    def read(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The needed arrays, checked, in the order of `needs` and the head's precision."""
-        dtype = next(self.parameters()).dtype
-        return read_features(f"head {self.family}", features, self.shapes, dtype=dtype)
+    def read(
+        self, features: Mapping[str, Tensor], *, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, ...]:
+        """The needed arrays, checked, in the order of `needs` and, by default, the head's
+        precision."""
+        dtype = dtype or next(self.parameters()).dtype
+        shapes = dict(zip(self.needs, self.shapes.values(), strict=True))
+        return read_features(f"head {self.family}", features, shapes, dtype=dtype)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Every parameter that the optimiser must receive."""

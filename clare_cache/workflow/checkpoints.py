@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from clare_cache.backbones import FEATURES, load_text_tower
+from clare_cache.backbones import backbone_of, load_text_tower
 from clare_cache.errors import ClareCacheError
 from clare_cache.evaluate import TABLE_COLUMNS, assess_run, read_config, write_card
 from clare_cache.files import read_json, write_text
@@ -139,7 +139,7 @@ def _requirements(
     if head.text is not None:
         weights = head.text.declared()["weights"]
         for name in head.needs:
-            if FEATURES[name] == "clip":
+            if backbone_of(name) == "clip":
                 features[name] = {"declared": {"weights": weights}}
                 sources[name] = clip
     elif head.family in RELEASED_FEATURES:

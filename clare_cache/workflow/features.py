@@ -1,18 +1,26 @@
 """Stage one as the user calls it: names of features and weights in, a filled store out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clare_cache.backbones import DEFAULT_FEATURES, FEATURES, load_backbones
+from clare_cache.backbones import (
+    DEFAULT_FEATURES,
+    FEATURE_SPELLINGS,
+    backbone_of,
+    load_backbones,
+    settings_of,
+)
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
+from clare_cache.backbones.features import read_error_map_name
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.errors import ExtractError, ImageError, raise_faults
 from clare_cache.extraction import BackboneSpec, ExtractReport, extract_features
 from clare_cache.extraction.clusters import open_executor
 from clare_cache.images import find_view
 from clare_cache.manifest import Manifest
+from clare_cache.store import open_store
 from clare_cache.types import CLEAN, ImageId, OnProgress, ignore_progress
 
 Config = TypeVar("Config", ErrorMapConfig, ClipConfig)
@@ -37,6 +45,7 @@ def extract(
     cluster: str | None = None,
     dask: str | None = None,
     shard: tuple[int, int] | None = None,
+    from_latents: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
     """Make what `store` lacks of `features` × `views` for the images of `manifest`.
@@ -45,28 +54,42 @@ def extract(
 
     `sd` and `clip` name the weights (see `clare-cache extract --help`); only networks that the
     features need are loaded. `cluster` ("local:N", "cuda", "slurm:FILE") or `dask` (a scheduler's
-    address) has the blocks done elsewhere; `shard` (i, n) does every n-th block here. Raises
+    address) has the blocks done elsewhere; `shard` (i, n) does every n-th block here. With
+    `from_latents` error maps are made from the store's `vae_latent`, and no image is opened. Raises
     ExtractError for unknown features or views, StoreMismatch when the store was made from other
     inputs.
     """
     faults = [
-        f"feature {name}: expected one of {', '.join(FEATURES)}"
+        f"feature {name}: expected one of {', '.join(FEATURE_SPELLINGS)}"
         for name in features
-        if name not in FEATURES
+        if backbone_of(name) is None
     ]
     for view in views:
         try:
             find_view(view)
         except ImageError as error:
             faults.append(f"view {error.reason}")
+    if from_latents:
+        faults += [
+            f"feature {name}: expected error maps alone with --from-latents, found {name}"
+            for name in features
+            if read_error_map_name(name) is None
+        ]
     raise_faults(ExtractError, "extract", faults)
+    error_map = error_map or ErrorMapConfig()
+    if from_latents:
+        latent = open_store(store)[f"{views[0]}/vae_latent"]
+        error_map = replace(
+            error_map, latent_dtype="float16", vae_dtype=latent.declared["vae_dtype"]
+        )
     backbones = BackboneSpec(
         sd=sd,
         clip=clip,
         features=tuple(features),
-        error_map=error_map or ErrorMapConfig(),
+        error_map=error_map,
         image_tower=image_tower or ClipConfig(),
         device=device,
+        from_latents=from_latents,
     )
     with open_executor(cluster=cluster, dask=dask) as executor:
         return extract_features(
@@ -81,6 +104,7 @@ def extract(
             block_rows=block_rows,
             retry_failed=retry_failed,
             shard=shard,
+            from_latents=from_latents,
             executor=executor,
             on_progress=on_progress,
         )
@@ -104,11 +128,11 @@ def rebuild_backbones(
     `features` maps array → {"declared", "source"}; `sd` and `clip` say where the same weights
     lie now, by default where they came from.
     """
-    sources = {FEATURES[name]: value["source"] for name, value in features.items()}
-    declared: dict[str, dict[str, Any]] = {}
+    sources, declared = dict[str, str](), dict[str, dict[str, Any]]()
     for name, value in features.items():
-        said = {k: v for k, v in value["declared"].items() if v is not None}
-        declared.setdefault(FEATURES[name], {}).update(said)
+        backbone = backbone_of(name) or name
+        sources[backbone] = value["source"]
+        declared.setdefault(backbone, {}).update(settings_of(name, value["declared"]))
     return load_backbones(
         sd=sd or sources.get("error_map"),
         clip=clip or sources.get("clip"),

@@ -223,10 +223,12 @@ def collect_pictures(runs: Sequence[Path], root: Path) -> list[Picture]:
 
 
 def _error_maps(run: Path) -> Callable[[ImageId], NDArray[np.floating] | None]:
-    """Image id → its error map in the store that the run was scored on, or None."""
+    """Image id → its error map in the store that the run was scored on, or None: the one that the
+    run's head reads, if it reads one."""
     on = read_json(run / METRICS_FILE)["evaluated_on"]
     store = open_store(on["store"])
-    if (key := f"{CLEAN}/error_map") not in store:
+    name = read_config(run).get("reads", {}).get("error_map", "error_map")
+    if (key := f"{CLEAN}/{name}") not in store:
         return lambda image_id: None
     handle = store[key]
 

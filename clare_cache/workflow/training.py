@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from clare_cache.backbones import FEATURES, load_text_tower
+from clare_cache.backbones import backbone_of, load_text_tower, settings_of
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.backbones.numerics import pick_device
 from clare_cache.data import load
@@ -44,7 +44,9 @@ def train_head(
     """
     opened, rows = open_store(store), Manifest.read(manifest)
     train_rows, validation_rows = hold_out(rows, recipe)
-    needs = sorted({n for h in recipe.head for n in head_needs(h.family, **h.options)})
+    needs = sorted(
+        {n for h in recipe.head for n in head_needs(h.family, reads=h.reads, **h.options)}
+    )
     recipe = as_extracted(recipe, opened, needs)
     train = load(opened, train_rows, needs=needs)
     validation = load(opened, validation_rows, needs=needs)
@@ -58,6 +60,7 @@ def train_head(
                 section.family,
                 shapes=train.shapes,
                 text=text,
+                reads=section.reads,
                 seed=seed_for(recipe.train.seed, section.label, "init") % 2**63,
                 **section.options,
             ),
@@ -155,9 +158,10 @@ def as_extracted(recipe: Recipe, store: Store, needs: Sequence[str]) -> Recipe:
     declared: dict[str, dict[str, Any]] = {"error_map": {}, "clip": {}}
     sources: dict[str, str | None] = {"error_map": None, "clip": None}
     for name, entry in entries.items():
-        said = {key: value for key, value in entry.declared.items() if value is not None}
-        declared[FEATURES[name]].update(said)
-        sources[FEATURES[name]] = entry.source
+        backbone = backbone_of(name)
+        if backbone is not None:
+            declared[backbone].update(settings_of(name, entry.declared))
+            sources[backbone] = entry.source
     found = Backbones(
         sd=sources["error_map"],
         clip=sources["clip"],
@@ -238,4 +242,4 @@ def _origin(store: Store, needs: Sequence[str]) -> dict[str, Any]:
 
 def _clip_entry(store: Store) -> ArrayEntry | None:
     entries = (store[key].entry for key in store)
-    return next((e for e in entries if FEATURES[e.spec.name] == "clip"), None)
+    return next((e for e in entries if backbone_of(e.spec.name) == "clip"), None)

@@ -67,8 +67,9 @@ class AnyHeadContract:
         return build_text_tower(output_width=SHAPES["clip_embedding"][0])
 
     # Of such narrow heads seed 0 leaves one with a layer of dead ReLUs.
-    def build(self, tower, seed: int = 1):
-        return build_head(self.family, shapes=SHAPES, text=tower, seed=seed, **self.options)
+    def build(self, tower, seed: int = 1, **arguments):
+        arguments = {"shapes": SHAPES, **arguments, **self.options}
+        return build_head(self.family, text=tower, seed=seed, **arguments)
 
     @pytest.fixture
     def head(self, tower):
@@ -124,6 +125,21 @@ class AnyHeadContract:
         assert rows.read == set(head.needs)
         assert head.needs == head_needs(self.family, **self.options)
         assert set(head.shapes) == set(head.needs)
+
+    def test_another_array_can_be_read_in_its_place(self, head, tower, tmp_path):
+        name = head.needs[0]
+        reads, shapes = {name: f"{name}-other"}, {**SHAPES, f"{name}-other": SHAPES[name]}
+        del shapes[name]
+        other = self.build(tower, shapes=shapes, reads=reads).eval()
+        assert other.needs == (f"{name}-other", *head.needs[1:])
+        assert other.needs == head_needs(self.family, reads=reads, **self.options)
+        rows = make_features(3)
+        elsewhere = {**rows, f"{name}-other": rows.pop(name)}
+        save_head(other, tmp_path, {})
+        loaded, config = load_head(tmp_path, text=tower)
+        assert (loaded.reads, config["needs"]) == (reads, list(other.needs))
+        expected = self.build(tower).eval()({**rows, name: elsewhere[f"{name}-other"]})
+        assert torch.equal(loaded(elsewhere).class_logits, expected.class_logits)
 
     def test_saving_and_loading_gives_the_same_head(self, head, tower, tmp_path):
         head.eval()
@@ -315,9 +331,11 @@ class TestKnn(AnyHeadContract):
     family = "knn"
     options: ClassVar = {"k": 3}
 
-    def build(self, tower, seed: int = 1):
-        head = super().build(tower, seed)
-        head.remember([(make_features(12, seed=100 + seed), torch.arange(12) % 2)])
+    def build(self, tower, seed: int = 1, **arguments):
+        head = super().build(tower, seed, **arguments)
+        rows = make_features(12, seed=100 + seed)
+        rows |= {array: rows[name] for name, array in head.reads.items()}
+        head.remember([(rows, torch.arange(12) % 2)])
         return head
 
     def test_nothing_is_trained(self, head):

@@ -35,21 +35,31 @@ def test_features_without_weights_and_unknown_features():
     features = ["error_map", "clip_embedding", "clip_cls"]
     assert message(load_backbones, sd=None, clip=None, features=features) == (
         "features: 3 faults\n"
-        "  - clip_cls: expected one of error_map, clip_patch_tokens, clip_block_cls, "
-        "clip_embedding, clip_layer3_map\n"
+        "  - clip_cls: expected one of error_map[-tT][-nN], error_map_signed[-tT][-nN], "
+        "vae_latent, clip_patch_tokens, clip_block_cls, clip_embedding, clip_layer3_map\n"
         "  - error_map: expected Stable Diffusion weights, found none. Name them: `--sd`\n"
         "  - clip features: expected CLIP weights, found none. Name them: `--clip`"
     )
 
 
 def test_error_map_settings():
-    found = message(ErrorMapConfig, size_px=0, timestep=-1, ensemble=0, dtype="half")
+    found = message(
+        ErrorMapConfig,
+        size_px=0,
+        timestep=-1,
+        ensemble=0,
+        dtype="half",
+        vae_dtype="float16",
+        latent_dtype="int8",
+    )
     assert found == (
-        "error map settings: 4 faults\n"
+        "error map settings: 6 faults\n"
         "  - size_px: expected a positive number of pixels, found 0\n"
         "  - timestep: expected 0 or more, found -1\n"
         "  - ensemble: expected 1 draw or more, found 0\n"
-        "  - dtype: expected one of float32, float16, bfloat16, found half"
+        "  - dtype: expected one of float32, tf32, float16, bfloat16, found half\n"
+        "  - vae_dtype: expected one of auto, float32, tf32, found float16\n"
+        "  - latent_dtype: expected one of float16, float32, found int8"
     )
 
 
@@ -59,7 +69,7 @@ def test_clip_settings():
         "CLIP settings: 4 faults\n"
         "  - geometry: expected one of center-crop, resize-crop, squash, found crop\n"
         "  - tap: expected one of mlp_input, block_output, found cls\n"
-        "  - dtype: expected one of float32, float16, bfloat16, found fp16\n"
+        "  - dtype: expected one of float32, tf32, float16, bfloat16, found fp16\n"
         "  - stored_dtype: expected one of float16, float32, found int8"
     )
 

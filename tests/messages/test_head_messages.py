@@ -8,6 +8,7 @@ from clare_cache.heads import (
     VIT_L14_SHAPES,
     build_head,
     check_features,
+    head_needs,
     load_head,
     save_head,
 )
@@ -43,6 +44,18 @@ def test_every_fault_of_a_head_at_once():
         "  - shapes: expected clip_patch_tokens on a square grid, found 10 patches\n"
         "  - text: expected a text tower for its prompts, found none"
     )
+
+
+def test_arrays_read_in_place_of_others():
+    reads = {"error_maps": "error_map-t280", "error_map": "clip_embedding"}
+    expected = (
+        "head lare2: 2 faults\n"
+        "  - reads: expected one of error_map, clip_patch_tokens, clip_embedding, "
+        "found error_maps\n"
+        "  - reads: expected another array for each, found clip_embedding for 2 of them"
+    )
+    assert message_of(lambda: build_head("lare2", reads=reads)) == expected
+    assert message_of(lambda: head_needs("lare2", reads=reads)) == expected
 
 
 def test_an_option_for_a_head_without_options():

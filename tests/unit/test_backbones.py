@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from clare_cache.backbones import FEATURES, ErrorMapConfig, load_backbones
+from clare_cache.backbones import ErrorMapConfig, backbone_of, load_backbones
 from clare_cache.backbones.clip_models import HUB_FILES
 from clare_cache.backbones.clip_training import CONFIG_FILE
 from clare_cache.backbones.diffusers_folder import FOLDER_FILES
-from clare_cache.backbones.numerics import exact_float32, seeded_init
+from clare_cache.backbones.numerics import float32_products, seeded_init
 
 HEAVY = ("torch", "diffusers", "transformers", "open_clip", "PIL")
 
@@ -43,7 +43,7 @@ def test_only_needed_backbones_are_loaded(features, names):
     assert [backbone.name for backbone in found] == names
     made = {spec.name for backbone in found for spec in backbone.arrays}
     assert made >= set(features)
-    assert made <= set(FEATURES)
+    assert {backbone_of(name) for name in made} == set(names)
 
 
 def test_options_reach_the_backbone():
@@ -53,13 +53,17 @@ def test_options_reach_the_backbone():
     assert backbone.declared("error_map")["timestep"] == 280
 
 
-def test_exact_float32_turns_tf32_off_for_the_block_alone():
-    before = torch.backends.cudnn.allow_tf32
-    with exact_float32(torch.device("cuda"), "float32"):
-        assert torch.backends.cudnn.allow_tf32 is False
-    assert torch.backends.cudnn.allow_tf32 is before
-    with exact_float32(torch.device("cuda"), "float16"):
-        assert torch.backends.cudnn.allow_tf32 is before
+@pytest.mark.parametrize(
+    ("dtype", "allowed"), [("float32", False), ("tf32", True), ("float16", True)]
+)
+def test_products_are_rounded_in_the_block_alone_and_only_if_allowed(dtype, allowed):
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    with float32_products(torch.device("cuda"), dtype):
+        assert (cudnn.allow_tf32, matmul.allow_tf32) == (allowed, allowed)
+    assert (cudnn.allow_tf32, matmul.allow_tf32) == before
+    with float32_products(torch.device("cpu"), dtype):
+        assert (cudnn.allow_tf32, matmul.allow_tf32) == before
 
 
 def test_seeded_init_repeats_itself_and_hides_itself():

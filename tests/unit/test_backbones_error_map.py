@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from clare_cache.backbones import ErrorMapConfig, error_map
 from clare_cache.backbones.diffusers_folder import fit_faults
-from clare_cache.backbones.error_map import ErrorMapBackbone
+from clare_cache.backbones.error_map import ErrorMapBackbone, ErrorMapFromLatent
 from clare_cache.backbones.stable_diffusion import (
     architecture,
     build_networks,
@@ -19,9 +19,20 @@ from clare_cache.backbones.stable_diffusion import (
     schedule_from,
 )
 from clare_cache.errors import BackboneError
+from clare_cache.fingerprint import fingerprint
 from clare_cache.seeds import standard_normal
 
 IDS = ["a" * 64, "b" * 64]
+SCALING = 0.18215
+LOOKS = (
+    "error_map",
+    "error_map-n2",
+    "error_map-t280-n6",
+    "error_map_signed",
+    "error_map_signed-t280-n1",
+    "error_map-t280-n1",
+    "vae_latent",
+)
 
 
 @pytest.fixture
@@ -31,7 +42,9 @@ def folder(golden_dir, tmp_path):
 
 @pytest.fixture(scope="module")
 def backbone():
-    return ErrorMapBackbone(load_stable_diffusion("tiny", prompt="a photo"), ErrorMapConfig())
+    return ErrorMapBackbone(
+        load_stable_diffusion("tiny", prompt="a photo"), ErrorMapConfig(), features=LOOKS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +54,11 @@ def batch():
     red = 128 + 90 * np.sin(rows / 40) * np.cos(columns / 55)
     picture = np.stack([red, rows / 2 + 60, columns / 2 + 60], axis=-1)
     return np.stack([picture, picture[::-1]]).astype(np.uint8)
+
+
+def mean_square(errors):
+    """(B, draws, …) → (B, …)"""
+    return errors.square().mean(dim=1)
 
 
 def count(network) -> int:
@@ -66,21 +84,115 @@ def test_a_row_is_made_from_the_seeded_draws_of_its_id(backbone, batch):
     mean, std = backbone.posterior(batch)
     for i, image_id in enumerate(IDS):
         drawn = standard_normal(0, image_id, "latent_sample", (4, 32, 32))
-        sample = mean[i : i + 1] + std[i : i + 1] * torch.from_numpy(drawn)
+        latents = (mean[i : i + 1] + std[i : i + 1] * torch.from_numpy(drawn)) * SCALING
         noise = [standard_normal(0, image_id, f"noise/{k}", (4, 32, 32)) for k in range(4)]
-        expected = backbone.error_map_from(sample, torch.from_numpy(np.stack(noise))[None])
+        expected = mean_square(
+            backbone.errors(latents, torch.from_numpy(np.stack(noise))[None], 200)
+        )
         np.testing.assert_allclose(found[i], expected[0], rtol=1e-4, atol=1e-5)
 
 
 def test_draws_are_averaged_and_chunks_do_not_matter(backbone, batch, monkeypatch):
     mean, _ = backbone.posterior(batch)
     noise = torch.from_numpy(standard_normal(0, "draws", "test", (2, 5, 4, 32, 32)))
-    together = backbone.error_map_from(mean, noise)
+    together = mean_square(backbone.errors(mean, noise, 200))
     monkeypatch.setattr(error_map, "UNET_ROWS", 3)
-    in_chunks = backbone.error_map_from(mean, noise)
-    one_by_one = [backbone.error_map_from(mean, noise[:, k : k + 1]) for k in range(5)]
+    in_chunks = mean_square(backbone.errors(mean, noise, 200))
+    one_by_one = [mean_square(backbone.errors(mean, noise[:, k : k + 1], 200)) for k in range(5)]
     torch.testing.assert_close(in_chunks, together, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(sum(one_by_one) / 5, together, rtol=1e-4, atol=1e-5)
+
+
+def test_all_maps_of_a_look_share_the_vae_pass_the_draws_and_the_unet_calls(backbone, batch):
+    calls = {"vae": 0, "rows": []}
+    hooks = [
+        backbone._vae.encoder.register_forward_hook(lambda *_: calls.update(vae=calls["vae"] + 1)),
+        backbone._unet.register_forward_hook(
+            lambda module, inputs, output: calls["rows"].append((len(inputs[0]), int(inputs[1])))
+        ),
+    ]
+    found = backbone(batch, IDS, LOOKS)
+    for hook in hooks:
+        hook.remove()
+    assert list(found) == list(LOOKS)
+    # Two images: 4 draws at the default timestep, 6 at the other.
+    assert calls == {"vae": 1, "rows": [(8, 200), (12, 280)]}
+    mean, std = backbone.posterior(batch)
+    drawn = [standard_normal(0, i, "latent_sample", (4, 32, 32)) for i in IDS]
+    latents = (mean + std * torch.from_numpy(np.stack(drawn))) * SCALING
+    noise = torch.from_numpy(
+        np.stack(
+            [[standard_normal(0, i, f"noise/{k}", (4, 32, 32)) for k in range(6)] for i in IDS]
+        )
+    )
+    errors = {
+        200: backbone.errors(latents, noise[:, :4], 200),
+        280: backbone.errors(latents, noise, 280),
+    }
+    expected = {
+        "error_map": errors[200].square().mean(1),
+        "error_map-n2": errors[200][:, :2].square().mean(1),
+        "error_map-t280-n6": errors[280].square().mean(1),
+        "error_map_signed": errors[200].mean(1),
+        "error_map_signed-t280-n1": errors[280][:, 0],
+        "error_map-t280-n1": errors[280][:, 0].square(),
+        "vae_latent": latents.half(),
+    }
+    for array, values in expected.items():
+        torch.testing.assert_close(torch.from_numpy(found[array]), values, rtol=1e-4, atol=1e-5)
+
+
+def test_a_map_named_like_the_settings_is_the_map_of_the_settings(batch):
+    config = ErrorMapConfig(timestep=280, ensemble=2)
+    parts = load_stable_diffusion("tiny", prompt="a photo")
+    one = ErrorMapBackbone(parts, config, features=["error_map", "error_map-t280-n2"])
+    found = one(batch, IDS, ["error_map", "error_map-t280-n2"])
+    np.testing.assert_array_equal(found["error_map"], found["error_map-t280-n2"])
+    assert one.declared("error_map") == one.declared("error_map-t280-n2")
+
+
+def test_maps_from_stored_latents_are_those_of_pictures_through_a_rounded_latent(backbone, batch):
+    maps = ["error_map-t261-n3", "error_map_signed"]
+    config = ErrorMapConfig(latent_dtype="float16")
+    parts = load_stable_diffusion("tiny", prompt="a photo")
+    from_pictures = ErrorMapBackbone(parts, config, features=maps)
+    from_latents = ErrorMapFromLatent(parts, config, features=maps)
+    latents = backbone(batch, IDS, ["vae_latent"])["vae_latent"]
+    assert latents.dtype == np.float16
+    expected = from_pictures(batch, IDS, maps)
+    found = from_latents(latents, IDS, maps)
+    exact = ErrorMapBackbone(parts, ErrorMapConfig(), features=maps)(batch, IDS, maps)
+    for array in maps:
+        np.testing.assert_array_equal(found[array], expected[array])
+        assert from_latents.declared(array) == from_pictures.declared(array)
+        assert 0 < np.abs(found[array] - exact[array]).max() < 0.01 * np.abs(exact[array]).max()
+    assert from_latents.declared("vae_latent") == backbone.declared("vae_latent")
+
+
+def test_what_decides_a_latent_is_what_happens_before_the_noise():
+    parts = load_stable_diffusion("tiny", prompt="a photo")
+    declared = [
+        ErrorMapBackbone(parts, config, features=["vae_latent"]).declared("vae_latent")
+        for config in (ErrorMapConfig(), ErrorMapConfig(timestep=5, ensemble=9, prompt="a photo"))
+    ]
+    assert declared[0] == declared[1]
+    assert not {"timestep", "ensemble", "prompt", "dtype"} & declared[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "96ed16e65fb23ee8"),
+        ({"dtype": "float16"}, "4eca90520e6fbb12"),
+        ({"timestep": 280, "ensemble": 8}, "12502340021805cf"),
+    ],
+)
+def test_fingerprints_of_earlier_stores_still_hold(golden_dir, settings, expected):
+    config = ErrorMapConfig(**settings)
+    parts = load_stable_diffusion(
+        str(golden_dir / "tiny-sd"), prompt=config.prompt, dtype=config.dtype
+    )
+    assert fingerprint(ErrorMapBackbone(parts, config).declared("error_map")) == expected
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

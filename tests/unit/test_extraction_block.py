@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clare_cache.errors import ImageError
-from clare_cache.extraction.block import Extracted, Item, extract_block, load_pixels
+from clare_cache.extraction.block import Extracted, Item, Pictures, extract_block, load_pixels
 from clare_cache.images import decode
 from clare_cache.types import Failure
 from tests.fake_backbone import CODE, GRID, MEAN, FakeBackbone, make_image, write_images
@@ -30,7 +30,9 @@ def run(items, missing, backbones, root, pool, **options):
     """The clean view alone, by array name."""
     options = {"batch_size": 4} | options
     missing = {f"clean/{array}": rows for array, rows in missing.items()}
-    found = extract_block(items, missing, backbones=backbones, root=root, pool=pool, **options)
+    found = extract_block(
+        items, missing, backbones=backbones, look=Pictures(root), pool=pool, **options
+    )
     return Extracted(
         values={key.removeprefix("clean/"): v for key, v in found.values.items()},
         failures={key.removeprefix("clean/"): v for key, v in found.failures.items()},
