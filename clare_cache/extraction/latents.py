@@ -70,7 +70,7 @@ def check_latents(
         handle = store[key]
         if phrases := differences(asked, handle.declared):
             raise StoreMismatch(
-                f"store {store.path}: --from-latents needs other latents than it holds\n"
+                f"store {store.place}: --from-latents needs other latents than it holds\n"
                 + "\n".join(f"  - {key}: {phrase}" for phrase in phrases)
                 + "\nAsk for what they were made with, or extract from the images."
             )
@@ -79,6 +79,6 @@ def check_latents(
             known[[row for row in record.failed if row < len(known)]] = True
         if n_absent := int((~known[np.array(rows, np.int64)]).sum()):
             raise ExtractError(
-                f"store {store.path}: --from-latents needs {key} for {len(rows)} images, "
+                f"store {store.place}: --from-latents needs {key} for {len(rows)} images, "
                 f"{n_absent} have none. Extract {LATENT} for them first, from the images."
             )
