@@ -1,14 +1,12 @@
-"""Stable Diffusion's frozen parts, from a folder, the hub, or a seeded random initialisation.
+"""Stable Diffusion's frozen parts, from a folder, one file, the hub, or a seeded initialisation.
 
 Knows which weights a name means; knows nothing of images, noise draws or error maps. The text
 encoder looks at one prompt and is let go, and so is the VAE's decoder.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clare_cache.backbones.architectures import architecture, build_networks
 from clare_cache.backbones.diffusers_folder import FOLDER_FILES, Parts, read_folder
 from clare_cache.backbones.hub import fetch_folder
 from clare_cache.backbones.numerics import random_identity, seeded_init, torch_dtype
+from clare_cache.backbones.single_file import parse_single_file, read_single_file
 from clare_cache.backbones.tiny_init import spread_tiny_weights
 from clare_cache.errors import BackboneError, raise_faults
 from clare_cache.fingerprint import fingerprint
@@ -50,8 +50,9 @@ class StableDiffusion:
 
 
 def load_stable_diffusion(spec: str, *, prompt: str, dtype: str = "float32") -> StableDiffusion:
-    """The model that `spec` names: a diffusers folder, a hub id with an optional `@revision`,
-    `tiny`, or `random:sd21` (Stable Diffusion 2.1's shapes, seeded weights).
+    """The model that `spec` names: a diffusers folder, one file of the authors' layout
+    (`FILE.safetensors:v_prediction`), a hub id with an optional `@revision`, `tiny`, or
+    `random:sd21` (Stable Diffusion 2.1's shapes, seeded weights).
 
     `dtype` is the UNet's; the rest is float32. Raises BackboneError with all faults found.
     """
@@ -63,18 +64,16 @@ def load_stable_diffusion(spec: str, *, prompt: str, dtype: str = "float32") -> 
     if spec.startswith("random:"):
         raise BackboneError(
             f"{asked}: expected random:sd21, found another architecture. "
-            "Use random:sd21, tiny, a hub id or a diffusers folder."
+            "Use random:sd21, tiny, a hub id, a diffusers folder or a single file."
         )
+    if (file := parse_single_file(spec)) is not None:
+        parts = read_single_file(file, prompt=prompt, dtype=dtype, asked=asked)
+        # Whoever loads it again may stand in another folder.
+        source = f"{file.path.absolute()}:{parts.scheduler['prediction_type']}"
+        return _assemble(parts, prompt=prompt, source=source)
     folder = Path(spec).expanduser()
-    if folder.is_file() or folder.suffix in {".safetensors", ".ckpt", ".pt", ".pth"}:
-        raise BackboneError(
-            f"{asked}: expected a diffusers folder or a hub id, found a single-file checkpoint. "
-            "Convert it to a folder with diffusers' convert_original_stable_diffusion_to_diffusers "
-            "script and name the folder."
-        )
     source = spec
     if folder.is_dir():
-        # Whoever loads it again may stand in another folder.
         source = str(folder.absolute())
     else:
         folder = _fetch(spec, asked=asked)
@@ -96,23 +95,6 @@ def schedule_from(config: Mapping[str, Any]) -> NDArray[np.float64]:
     fields = (*SCHEDULE_FIELDS, *OTHER_SCHEDULE_FIELDS)
     scheduler = DDPMScheduler(**{field: config[field] for field in fields if field in config})
     return np.cumprod(1.0 - scheduler.betas.double().numpy())
-
-
-def architecture(name: str) -> dict[str, dict[str, Any]]:
-    """The configurations kept in this package under `sd21` or `tiny`, by part."""
-    folder = files("clare_cache.backbones") / name
-    parts = ("unet", "vae", "text_encoder", "scheduler")
-    return {part: json.loads((folder / f"{part}.json").read_text()) for part in parts}
-
-
-def build_networks(configs: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Any, Any]:
-    """UNet, VAE and text encoder of the given architectures, freshly initialised in float32."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    unet = UNet2DConditionModel.from_config(dict(configs["unet"]))
-    vae = AutoencoderKL.from_config(dict(configs["vae"]))
-    return unet, vae, CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
 
 
 def _initialise(name: str, *, prompt: str, dtype: str) -> Parts:

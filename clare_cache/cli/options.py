@@ -16,7 +16,8 @@ Root = Annotated[
 Sd = Annotated[
     str | None,
     typer.Option(
-        help="Stable Diffusion: hub id (id@revision), local diffusers folder, random:sd21 or tiny."
+        help="Stable Diffusion: hub id (id@revision), local diffusers folder, "
+        "FILE.safetensors:v_prediction (or :epsilon), random:sd21 or tiny."
     ),
 ]
 Clip = Annotated[

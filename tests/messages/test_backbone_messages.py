@@ -8,13 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from open_clip import factory
+from safetensors.torch import save_file
 
-from clare_cache.backbones import ClipConfig, ErrorMapConfig, load_backbones
+from clare_cache.backbones import ClipConfig, ErrorMapConfig, load_backbones, single_file
 from clare_cache.backbones.clip_models import load_clip
 from clare_cache.backbones.error_map import ErrorMapBackbone
 from clare_cache.backbones.numerics import pick_device
 from clare_cache.backbones.stable_diffusion import load_stable_diffusion
 from clare_cache.errors import BackboneError
+from clare_cache.fingerprint import file_digest
 
 
 def message(call, *args, **options) -> str:
@@ -136,18 +138,92 @@ def test_a_scheduler_without_a_noise_schedule(golden_dir, tmp_path):
     )
 
 
-def test_a_single_file_checkpoint():
+def save_checkpoint(path, **shapes):
+    """A file in the authors' layout with nothing but what tells the model."""
+    names = {
+        "model.diffusion_model.input_blocks.0.0.weight": (8, 4, 3, 3),
+        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (8, 1024),
+        "first_stage_model.quant_conv.bias": (8,),
+        "cond_stage_model.model.ln_final.bias": (8,),
+    }
+    tensors = {name: torch.zeros(shape) for name, shape in (names | shapes).items() if shape}
+    save_file(tensors, path)
+    return path
+
+
+def test_single_files_that_are_no_checkpoint_or_a_pickle(tmp_path):
     assert message(load_sd, "v2-1_768-ema-pruned.safetensors") == (
-        "Stable Diffusion v2-1_768-ema-pruned.safetensors: expected a diffusers folder or a hub "
-        "id, found a single-file checkpoint. Convert it to a folder with diffusers' "
-        "convert_original_stable_diffusion_to_diffusers script and name the folder."
+        "Stable Diffusion v2-1_768-ema-pruned.safetensors: expected a checkpoint file, found none. "
+        "Check the path."
     )
+    assert message(load_sd, "v2-1_768-ema-pruned.ckpt") == (
+        "Stable Diffusion v2-1_768-ema-pruned.ckpt: expected a .safetensors file, found .ckpt, a "
+        "pickle, which can run code when it is opened. Use the .safetensors file that is published "
+        "beside it."
+    )
+    path = tmp_path / "torn.safetensors"
+    path.write_bytes(b"torn")
+    assert message(load_sd, path) == (
+        f"Stable Diffusion {path}: expected a whole safetensors file, found Error while "
+        "deserializing header: header too small. Copy it again, and compare its SHA-256."
+    )
+
+
+def test_what_a_single_file_predicts_must_be_known(tmp_path, monkeypatch):
+    path = save_checkpoint(tmp_path / "my-own.safetensors")
+    digest = file_digest(path)
+    assert message(load_sd, path) == (
+        f"Stable Diffusion {path}: expected to know what the UNet predicts, which no tensor tells, "
+        f"found an unknown file (SHA-256 {digest[:16]}…). Write {path}:v_prediction for 2.0 and "
+        f"2.1 at 768 px, {path}:epsilon for the base models at 512 px and for 1.x."
+    )
+    assert message(load_sd, f"{path}:v") == (
+        f"Stable Diffusion {path}:v: expected epsilon or v_prediction after the colon, found v. "
+        "Say what the model predicts."
+    )
+    monkeypatch.setitem(single_file.KNOWN_FILES, digest, "v_prediction")
+    assert message(load_sd, f"{path}:epsilon") == (
+        f"Stable Diffusion {path}:epsilon: expected v_prediction, which this file is known to "
+        f"predict, found epsilon. Use {path}:v_prediction."
+    )
+
+
+def test_single_files_of_other_models(tmp_path):
+    prefix = "model.diffusion_model.input_blocks."
+    path = save_checkpoint(
+        tmp_path / "other.safetensors",
+        **{
+            f"{prefix}0.0.weight": (8, 9, 3, 3),
+            f"{prefix}1.1.transformer_blocks.0.attn2.to_k.weight": (8, 2048),
+            "first_stage_model.quant_conv.bias": None,
+            "model_ema.decay": (1,),
+        },
+    )
+    assert message(load_sd, path) == (
+        f"Stable Diffusion {path}: 4 faults\n"
+        "  - no VAE: no tensor's name begins with first_stage_model.\n"
+        "  - two sets of UNet weights, the second under model_ema: take the ema-pruned file\n"
+        "  - a UNet that attends to a prompt of width 2048, which is neither 1's nor 2's\n"
+        "  - a UNet that reads 9 channels: this is not a plain text-to-image model\n"
+        "Supported are Stable Diffusion 1 and 2 in the authors' layout, whole and with one set of "
+        "weights, such as v2-1_768-ema-pruned.safetensors."
+    )
+
+
+def test_a_single_file_that_lacks_weights(tmp_path):
+    path = save_checkpoint(tmp_path / "thin.safetensors")
+    with torch.device("meta"):
+        found = single_file.single_file_faults(path, asked="thin")
+    assert "unet conv_in.weight: expected shape (320, 4, 3, 3), found (8, 4, 3, 3)" in found
+    assert "vae has no weights for encoder.conv_in.weight" in found
+    assert single_file.shortened(found)[-1] == f"and {len(found) - 8} more"
+    assert len(single_file.shortened(found)) == 9
 
 
 def test_another_random_architecture():
     assert message(load_sd, "random:sdxl") == (
         "Stable Diffusion random:sdxl: expected random:sd21, found another architecture. "
-        "Use random:sd21, tiny, a hub id or a diffusers folder."
+        "Use random:sd21, tiny, a hub id, a diffusers folder or a single file."
     )
 
 
