@@ -119,15 +119,17 @@ def choose_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     return float(best[np.argmin(np.abs(best - 0.5))])
 
 
-def oracle_accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
+def oracle_accuracy(
+    labels: ArrayLike, scores: ArrayLike, *, weights: Floats | None = None
+) -> Floats:
     """Highest accuracy of any threshold, *chosen on these same labels*; NaN for one class.
 
     An upper bound that no deployed detector reaches; print it under the name oracle only.
     """
-    n_fake, n_real = _counts_above(labels, scores, None)
-    if not n_fake[-1] or not n_real[-1]:
-        return float("nan")
-    return float((n_fake + n_real[-1] - n_real).max() / (n_fake[-1] + n_real[-1]))
+    n_fake, n_real = _counts_above(labels, scores, weights)
+    all_fakes, all_reals = n_fake[..., -1], n_real[..., -1]
+    right = (n_fake + all_reals[..., None] - n_real).max(axis=-1)
+    return _ratio(right, all_fakes + all_reals, defined=(all_fakes > 0) & (all_reals > 0))
 
 
 def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> float:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.errors import ClareCacheError, RecipeError, raise_faults
+from clare_cache.published.expectation import Expectation
 from clare_cache.train.config import OptimiserConfig, TrainConfig
 
 RECIPES_FOLDER = "pipelines"
@@ -32,6 +33,21 @@ class About(_Section):
     title: str
     paper: str = ""
     remarks: tuple[str, ...] = ()
+
+
+class ManifestSection(_Section):
+    """Which data sets play which part: names of `manifests/*.yaml`."""
+
+    train: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Fold → data sets; a plain list is the one fold without a name."""
+    val: tuple[str, ...] = ()
+    """Empty: whole groups of the training images are held out."""
+    test: tuple[str, ...] = ()
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _one_or_many_folds(cls, value: Any) -> Any:
+        return value if isinstance(value, Mapping) else {"": value}
 
 
 class Backbones(_Section):
@@ -52,7 +68,7 @@ class Backbones(_Section):
 
 
 class HeadSection(_Section):
-    """One head: its family, its options, how it is optimised, its name in the run."""
+    """One head: its family, its options, how it is optimised, its name in the run, its fold."""
 
     family: str
     label: str = ""
@@ -60,6 +76,8 @@ class HeadSection(_Section):
     reads: Mapping[str, str] = Field(default_factory=dict)
     """Array of the head's family → the array of the store that it reads instead."""
     optimiser: OptimiserConfig = OptimiserConfig()
+    fold: str = ""
+    """Trained on this fold of `manifest.train` only; empty: on each."""
 
     @field_validator("label")
     @classmethod
@@ -78,9 +96,11 @@ class HeadSection(_Section):
 
 
 class EvaluateSection(_Section):
-    """What is scored after training, and how finely."""
+    """What is scored after training, in which views, and how finely."""
 
     splits: tuple[str, ...] = ("test",)
+    views: tuple[str, ...] = ("clean",)
+    """Perturbations of the test pictures that `run` extracts."""
     n_resamples: int = Field(default=200, ge=0)
     """Bootstrap resamples of whole groups behind each 95% interval."""
 
@@ -89,12 +109,13 @@ class Recipe(_Section):
     """One experiment as data."""
 
     about: About
+    manifest: ManifestSection = ManifestSection()
     backbones: Backbones = Backbones()
     head: tuple[HeadSection, ...]
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateSection = EvaluateSection()
-    expect: tuple[Mapping[str, Any], ...] = ()
-    """Published numbers with their table and row."""
+    expect: tuple[Expectation, ...] = ()
+    """Rows of published tables to set beside what is measured."""
     deviations: tuple[str, ...] = ()
     """Where the paper, its authors' code and this project differ."""
 
@@ -113,6 +134,29 @@ class Recipe(_Section):
             raise ValueError(f"label {', '.join(repeated)} is used more than once; name each head")
         return value
 
+    @model_validator(mode="after")
+    def _folds_exist(self) -> "Recipe":
+        folds = {"", *self.manifest.train}
+        faults = [
+            f"head {head.label}: fold {head.fold} is not in manifest.train"
+            for head in self.head
+            if head.fold not in folds
+        ]
+        labels = {head.label for head in self.head}
+        faults += [
+            f"expect {item.table}: head {head} is not in the recipe"
+            for item in self.expect
+            for head in item.heads
+            if head not in labels
+        ]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def select_fold(self, fold: str) -> "Recipe":
+        """The recipe with only the heads that are trained on this fold."""
+        return self.with_heads([head for head in self.head if head.fold in ("", fold)])
+
     def select_heads(self, wanted: Sequence[str]) -> "Recipe":
         """The recipe with only the heads of these labels or families (all of them if empty)."""
         if not wanted:
@@ -123,8 +167,17 @@ class Recipe(_Section):
                 f"recipe {self.about.title}: heads {', '.join(unknown)} were asked for, found "
                 f"{', '.join(sorted(known))}. Correct --head."
             )
-        kept = tuple(h for h in self.head if h.label in wanted or h.family in wanted)
-        return self.model_copy(update={"head": kept})
+        return self.with_heads([h for h in self.head if h.label in wanted or h.family in wanted])
+
+    def with_heads(self, heads: Sequence[HeadSection]) -> "Recipe":
+        """The recipe with these of its heads, and what is expected of them."""
+        labels = {head.label for head in heads}
+        expect = [
+            item.model_copy(update={"heads": tuple(x for x in item.heads if x in labels)})
+            for item in self.expect
+            if any(item.is_about(label) for label in labels)
+        ]
+        return self.model_copy(update={"head": tuple(heads), "expect": tuple(expect)})
 
     def to_yaml(self) -> str:
         """Every field written out, defaults included: what `recipe.yaml` of a run holds."""
@@ -137,6 +190,16 @@ class Recipe(_Section):
         }
         ordered = {name: value[name] for name in type(self).model_fields}
         return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)
+
+
+def headline(recipe: Recipe) -> str:
+    """The highest published averages that a recipe expects, in percent: `ACC 87.7, AP 98.7`."""
+    best: dict[str, float] = {}
+    for item in recipe.expect:
+        for metric, value in item.average.items():
+            shown = 100 * value if value <= 1 else value
+            best[metric] = max(shown, best.get(metric, shown))
+    return ", ".join(f"{metric} {value:.1f}" for metric, value in best.items())
 
 
 def read_recipe(name: str | Path) -> Recipe:

@@ -5,6 +5,7 @@ threshold, or replaces what is missing.
 """
 
 from clare_cache.evaluate.card import write_card
+from clare_cache.evaluate.compare import Comparison, compare_run
 from clare_cache.evaluate.predictions import (
     PREDICTION_COLUMNS,
     compare_coverage,
@@ -23,6 +24,7 @@ from clare_cache.evaluate.table import (
     VALIDATION,
     as_records,
     first_view,
+    images_behind,
     split_order,
     summarise,
     tabulate,
@@ -35,12 +37,15 @@ __all__ = [
     "TABLE_COLUMNS",
     "TRAINING",
     "VALIDATION",
+    "Comparison",
     "Evaluation",
     "as_records",
     "assess_run",
     "compare_coverage",
+    "compare_run",
     "evaluate_run",
     "first_view",
+    "images_behind",
     "read_config",
     "read_predictions",
     "split_order",

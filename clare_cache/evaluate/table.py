@@ -106,6 +106,26 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
     return headline
 
 
+def images_behind(
+    predictions: pd.DataFrame,
+    *,
+    split: str,
+    view: str,
+    source: str,
+    generator: str,
+    reals_from: str,
+) -> pd.DataFrame:
+    """The scored predictions that a row of the tidy table was computed from."""
+    there = (predictions["split"] == split) & (predictions["view"] == view)
+    table = predictions[there & predictions["score"].notna()]
+    fake = table["label"] == FAKE
+    wanted_fake = fake if generator == ALL else fake & (table["generator"] == generator)
+    if source != ALL:
+        wanted_fake &= table["source"] == source
+    wanted_real = ~fake if reals_from == ALL else ~fake & (table["source"] == reals_from)
+    return table[wanted_fake | wanted_real]
+
+
 def split_order(split: str) -> tuple[int, str]:
     """Sort key: training, validation, then the others by name."""
     return (0 if split == TRAINING else 1 if split in VALIDATION else 2), split
@@ -173,7 +193,7 @@ def _score(
         "n_real": len(scored) - n_fake,
         "n_fake": n_fake,
         "accuracy_0.5": float(metrics.accuracy_at(labels, scores, 0.5)),
-        "oracle_accuracy": metrics.oracle_accuracy(labels, ranks),
+        "oracle_accuracy": float(metrics.oracle_accuracy(labels, ranks)),
         "real_accuracy": metrics.real_accuracy(labels, scores, threshold),
         "fake_accuracy": metrics.fake_accuracy(labels, scores, threshold),
         "eer": metrics.equal_error_rate(labels, ranks),

@@ -4,17 +4,20 @@ The page needs no network, no script and no other file. It says what it knows an
 was not measured; it trains, scores and extracts nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from clare_cache.errors import ReportError, raise_faults
-from clare_cache.evaluate import ALL
+from clare_cache.evaluate import ALL, images_behind
 from clare_cache.files import write_text
+from clare_cache.published.expectation import Expectation
 from clare_cache.report import figures, provenance, tables
+from clare_cache.report.beside import set_beside
 from clare_cache.report.pictures import Picture, draw_strip
 from clare_cache.report.runs import (
     ReportedRun,
@@ -25,8 +28,7 @@ from clare_cache.report.runs import (
     read_runs,
     views_of,
 )
-from clare_cache.report.tables import Published, Table, percent
-from clare_cache.types import FAKE
+from clare_cache.report.tables import Table, percent
 
 MAX_PANELS = 6
 SCORE_METRICS = ("average_precision", "accuracy_validation_threshold")
@@ -63,25 +65,27 @@ def build_report(
     notes: Sequence[str] = (),
     store: str | Path | None = None,
     pictures: Sequence[Picture] = (),
-    published: Sequence[Published] = (),
+    expected: Mapping[Path, Sequence[Expectation]] = MappingProxyType({}),
 ) -> Path:
     """Write one self-contained HTML page about the run folders to `out`, and give `out` back.
 
-    `notes` are sentences to read first; `store` is named for runs that do not name theirs. The
-    same inputs give the same bytes. Runs are shown as `label_runs` says.
-    Raises ReportError that lists every unusable run folder, or every picture's score and
-    published number that belongs to nothing on the page.
+    `notes` are sentences to read first; `store` is named for runs that do not name theirs;
+    `expected` are the published rows to set beside each run folder's scores. The same inputs give
+    the same bytes. Runs are shown as `label_runs` says.
+    Raises ReportError that lists every unusable run folder, every picture's score that belongs to
+    nothing on the page, and for published rows that do not exist.
     """
     found = read_runs(runs)
-    raise_faults(ReportError, "report", [*_strays(found, pictures), *_unknown(published)])
+    raise_faults(ReportError, "report", list(_strays(found, pictures)))
     page = _render(
         title=title,
         summary=_summarise(found),
         notes=[*notes, *provenance.mixed_manifests(found), *_warnings(found)],
         runs=found,
         leaderboard=tables.leaderboard(found),
+        beside=set_beside(found, expected),
         splits=[
-            _split_scores(found, split, key=f"s{k}", published=published)
+            _split_scores(found, split, key=f"s{k}")
             for k, split in enumerate(judged_splits_of(found))
         ],
         histories=_histories(found),
@@ -105,16 +109,6 @@ def _strays(runs: Sequence[ReportedRun], pictures: Sequence[Picture]) -> Iterato
             yield (
                 f"picture {picture.caption}: expected scores of heads on this page "
                 f"({', '.join(labels)}), found one of {label}"
-            )
-
-
-def _unknown(published: Sequence[Published]) -> Iterator[str]:
-    *names, last = tables.METRICS
-    for item in published:
-        if item.metric not in tables.METRICS:
-            yield (
-                f"published numbers of {item.label}: expected {', '.join(names)} or {last}, "
-                f"found {item.metric}"
             )
 
 
@@ -173,9 +167,7 @@ def _warnings(runs: Sequence[ReportedRun]) -> list[str]:
     ]
 
 
-def _split_scores(
-    runs: Sequence[ReportedRun], split: str, *, key: str, published: Sequence[Published]
-) -> SplitScores:
+def _split_scores(runs: Sequence[ReportedRun], split: str, *, key: str) -> SplitScores:
     view = first_view_of(runs)
     places = [(ALL, ALL), *generators_of(runs, split, view)]
     if len(places) > MAX_PANELS + 1:
@@ -186,8 +178,7 @@ def _split_scores(
     return SplitScores(
         name=split,
         generators=tuple(
-            tables.per_generator(runs, split=split, metric=metric, published=published)
-            for metric in SCORE_METRICS
+            tables.per_generator(runs, split=split, metric=metric) for metric in SCORE_METRICS
         ),
         views=tuple(
             tables.per_view(runs, split=split, metric=metric)
@@ -235,14 +226,14 @@ def _scored(
 ) -> figures.Labelled:
     """Labels and log-odds behind one row of the tidy table."""
     split, view, source, generator = place
-    table = run.evaluation.predictions
-    table = table[(table["split"] == split) & (table["view"] == view) & table["score"].notna()]
-    fake = table["label"] == FAKE
-    wanted_fake = fake if generator == ALL else fake & (table["generator"] == generator)
-    if source != ALL:
-        wanted_fake &= table["source"] == source
-    wanted_real = ~fake if reals_from == ALL else ~fake & (table["source"] == reals_from)
-    kept = table[wanted_fake | wanted_real]
+    kept = images_behind(
+        run.evaluation.predictions,
+        split=split,
+        view=view,
+        source=source,
+        generator=generator,
+        reals_from=reals_from,
+    )
     return kept["label"].to_numpy(), kept["log_odds"].to_numpy()
 
 

@@ -30,25 +30,11 @@ METRICS = {
 
 
 @dataclass(frozen=True)
-class Published:
-    """A number from the literature to show beside the runs' own.
-
-    `metric` is a key of METRICS, `generator` names a generator or `all`, `value` is in [0, 1],
-    `citation` says where it stands.
-    """
-
-    label: str
-    generator: str
-    metric: str
-    value: float
-    citation: str
-
-
-@dataclass(frozen=True)
 class Cell:
     """One cell: a text, a small second line, and where its interval lies on the table's scale.
 
-    `track` is (low, value, high) in percent of the track's width; `slot` is a head's colour.
+    `track` is (low, value, high) in percent of the track's width, `tick` the place of another
+    number on it; `slot` is a head's colour; `link` names a place on the page.
     """
 
     text: str
@@ -58,6 +44,9 @@ class Cell:
     slot: int | None = None
     tag: str = ""
     hint: str = ""
+    tick: float | None = None
+    verdict: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,9 +127,7 @@ def leaderboard(runs: Sequence[ReportedRun]) -> Table:
     return Table("Leaderboard", columns, tuple(rows), note)
 
 
-def per_generator(
-    runs: Sequence[ReportedRun], *, split: str, metric: str, published: Sequence[Published] = ()
-) -> Table:
+def per_generator(runs: Sequence[ReportedRun], *, split: str, metric: str) -> Table:
     """One metric: generators down, heads across; unseen generators come first."""
     view = first_view_of(runs)
     places = generators_of(runs, split, view)
@@ -161,7 +148,6 @@ def per_generator(
         titles=titles,
         find=lambda run, key: run.rows.get((split, view, *key)),
         metric=metric,
-        published=published,
     )
 
 
@@ -253,26 +239,21 @@ def _score_table(
     titles: dict[tuple[str, str], Cell],
     find: Callable[[ReportedRun, tuple[str, str]], Row | None],
     metric: str,
-    published: Sequence[Published] = (),
 ) -> Table:
     found = {key: [find(run, key) for run in runs] for key in titles}
     scale = _scale([row for rows in found.values() for row in rows if row], metric)
-    cited = [item for item in published if item.metric == metric]
-    citations = list(dict.fromkeys(item.label for item in cited))
-    width = round((60 - 8 * len(citations)) / len(runs), 1) if len(citations) < 5 else None
+    width = round(60 / len(runs), 1)
     columns = [
         Column(heading, numeric=False),
         Column("Real + fake"),
         Column("Coverage"),
         *(Column(run.label, "Heads", slot=run.slot, width=width) for run in runs),
-        *(Column(label, "Published") for label in citations),
     ]
     rows = []
     for key, cell in titles.items():
         known = [row for row in found[key] if row]
         if not known:
             continue
-        values = {item.label: item for item in cited if item.generator == key[1]}
         rows.append(
             (
                 cell,
@@ -282,7 +263,6 @@ def _score_table(
                     score_cell(row, metric, scale=scale, slot=run.slot)
                     for run, row in zip(runs, found[key], strict=True)
                 ),
-                *(_cited(values.get(label)) for label in citations),
             )
         )
     shown = [row for rows in found.values() for row in rows if row]
@@ -305,10 +285,6 @@ def _shared_coverage(rows: Sequence[Row]) -> Cell:
     if len(cells) == 1:
         return cells[0]
     return Cell("differs", " / ".join(cell.text for cell in cells), hint="in the heads' order")
-
-
-def _cited(item: Published | None) -> Cell:
-    return Cell(DASH) if item is None else Cell(percent(item.value), hint=item.citation)
 
 
 def _scale(rows: Sequence[Row], name: str) -> tuple[float, float]:

@@ -175,7 +175,7 @@ def report(
     root: str | Path | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """One self-contained HTML page about evaluated runs.
+    """One self-contained HTML page about evaluated runs, beside what their recipes expect.
 
     `root` is the folder of the images; with it the page shows pictures beside error maps.
     """
@@ -186,7 +186,14 @@ def report(
             "Run `clare-cache evaluate` on them first."
         )
     pictures = [] if root is None else collect_pictures(folders, Path(root))
-    return build_report(folders, Path(out), title=title, notes=notes, pictures=pictures)
+    return build_report(
+        folders,
+        Path(out),
+        title=title,
+        notes=notes,
+        pictures=pictures,
+        expected={run: read_recipe(run / RECIPE_FILE).expect for run in folders},
+    )
 
 
 def collect_pictures(runs: Sequence[Path], root: Path) -> list[Picture]:

@@ -90,7 +90,7 @@ def train_head(
             "manifest_fingerprint": rows.fingerprint(),
             **_origin(opened, result.head.needs),
         }
-        alone = recipe.model_copy(update={"head": (sections[result.label],)})
+        alone = recipe.with_heads([sections[result.label]])
         save_run(folder, result, description=description, recipe=alone.to_yaml())
         folders.append(folder)
     raise_faults(

@@ -2,7 +2,9 @@
 
 import pytest
 
-from clare_cache.errors import RecipeError
+from clare_cache.errors import RecipeError, ReportError
+from clare_cache.published.expectation import Expectation
+from clare_cache.published.tables import check_expectations, published_tables
 from clare_cache.recipe import parse_recipe, read_recipe, shipped_recipes
 
 FAULTY = """
@@ -68,6 +70,43 @@ def test_no_heads_and_heads_of_one_name():
     )
     assert message_of(lambda: parse_recipe({"about": about, "head": twice}, where="r")) == (
         "recipe r: 1 fault\n  - head: label rine is used more than once; name each head"
+    )
+
+
+def test_heads_and_folds_that_are_not_there():
+    sections = {
+        "about": {"title": "x"},
+        "manifest": {"train": {"one": ["a"]}},
+        "head": [{"family": "rine", "fold": "two"}],
+        "expect": [{"table": "rine/table-2", "method": "UFD", "heads": ["ufd"]}],
+    }
+    assert message_of(lambda: parse_recipe(sections, where="r")) == (
+        "recipe r: 1 fault\n"
+        "  - recipe: head rine: fold two is not in manifest.train; "
+        "expect rine/table-2: head ufd is not in the recipe"
+    )
+
+
+def test_published_rows_that_are_not_there():
+    rows = [
+        Expectation(table="rine/table-9", method="RINE"),
+        Expectation(table="clare/table-1", method="RINE", training="all"),
+        Expectation(table="ufd/slides-ap", method="UFD linear", training="ProGAN 20-class",
+                    average={"AP": 93.4}),
+    ]  # fmt: skip
+    with pytest.raises(ReportError) as caught:
+        check_expectations(rows)
+    assert str(caught.value) == (
+        "published numbers: 3 faults\n"
+        "  - published table rine/table-9: there is none of that name. Tables: "
+        f"{', '.join(published_tables())}.\n"
+        "  - published table clare/table-1: expected a row RINE, all, found "
+        "CLIP with Prompt Tuning, DF40 EFS 41k; CLIP with Prompt Tuning, DF40 EFS 82k; "
+        "CLIP with Prompt Tuning, DF40 EFS 164k; CLaRE, ESA, DF40 EFS 41k; "
+        "CLaRE, ESA, DF40 EFS 164k; CLaRE, Cross-attention, DF40 EFS 41k; "
+        "CLaRE, Cross-attention, DF40 EFS 164k.\n"
+        "  - ufd/slides-ap: AP of UFD linear, ProGAN 20-class: expected the printed average 93.38, "
+        "found 93.4"
     )
 
 

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from clare_cache.heads import head_needs
-from clare_cache.recipe import find_recipe, parse_recipe, read_recipe, shipped_recipes
+from clare_cache.published.tables import check_expectations
+from clare_cache.recipe import (
+    find_recipe,
+    headline,
+    parse_recipe,
+    read_recipe,
+    shipped_recipes,
+)
 
 FOLDER = Path(__file__).parents[2] / "pipelines"
 
@@ -33,7 +40,32 @@ def test_a_resolved_recipe_says_the_same(name):
     assert parse_recipe(yaml.safe_load(recipe.to_yaml()), where="again") == recipe
 
 
-def test_the_catalogue_lists_every_recipe():
+def test_the_catalogue_is_what_the_files_say():
     table = (FOLDER / "README.md").read_text()
-    listed = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
-    assert listed == set(shipped_recipes())
+    listed = [line for line in table.splitlines() if line.startswith("| `")]
+    assert listed == [
+        f"| `{name}` | {recipe.about.title} | {headline(recipe)} |"
+        for name in shipped_recipes()
+        for recipe in [read_recipe(name)]
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_published_rows_and_averages_are_those_of_the_tables(name):
+    recipe = read_recipe(name)
+    check_expectations(recipe.expect)
+    if name.partition("/")[0] in ("clare", "rine", "ufd"):
+        assert recipe.expect
+        assert all(item.average for item in recipe.expect)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_a_recipe_of_a_paper_says_where_it_differs_and_on_which_images(name):
+    recipe = read_recipe(name)
+    papers = {read_recipe(n).about.paper for n in shipped_recipes()
+              if n.partition("/")[0] == name.partition("/")[0]}  # fmt: skip
+    assert papers == {recipe.about.paper}
+    if recipe.about.paper:
+        assert recipe.deviations
+        assert recipe.manifest.train
+        assert recipe.manifest.test

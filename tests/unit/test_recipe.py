@@ -74,7 +74,7 @@ def test_a_recipe_written_out_reads_as_itself(
         ],
         train={"seed": seed},
         backbones={"sd": sd, "error_map": {"seed": seed}},
-        expect=[{"table": 1, **options}],
+        expect=[{"table": "a", "method": "b", "average": {"AP": lr}}],
         deviations=remarks,
     )
     again = parse_recipe(yaml.safe_load(recipe.to_yaml()), where="again")
