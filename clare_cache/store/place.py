@@ -93,8 +93,8 @@ def open_place(where: "str | Path | Place") -> Place:
 
     if match[1] not in SCHEMES:
         raise StoreError(
-            f"store {where}: expected a folder or a URL that begins with "
-            f"{', '.join(f'{scheme}://' for scheme in SCHEMES)}, found {match[1]}://."
+            f"store {where}: expected a folder or a URL that begins with s3://, gs:// or az://, "
+            f"found {match[1]}://."
         )
     return open_object_place(where)
 
