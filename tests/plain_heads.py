@@ -18,12 +18,15 @@ from clare_cache.heads.fusion import FusionHead
 from clare_cache.heads.lare2 import Lare2
 from clare_cache.heads.prompt_tuning import PromptTuning
 from clare_cache.heads.prompts import CLASS_NAMES, PromptLearner
-from clare_cache.heads.protocol import Head
+from clare_cache.heads.protocol import Head, TextTower
 from clare_cache.heads.rine import Rine
 
 
-def plain_logits(head: Head, features: Mapping[str, Tensor]) -> Tensor:
-    """Class logits (B, 2) of any head that has a shortcut."""
+def plain_logits(
+    head: Head, features: Mapping[str, Tensor], *, tower: TextTower | None = None
+) -> Tensor:
+    """Class logits (B, 2) of any head that has a shortcut; `tower` encodes texts instead of the
+    head's own."""
     arrays = head.read(features)
     match head:
         case Clare():
@@ -31,13 +34,13 @@ def plain_logits(head: Head, features: Mapping[str, Tensor]) -> Tensor:
             blocks = _blocks(head, error_map, tokens, embedding)
             blocks += [plain_regions(b, tokens, head.grid) for b in boxes]
             fused = _unit(torch.cat(blocks, dim=1))
-            text = head.text_proj(_prompts(head, fused))
+            text = head.text_proj(_prompts(head, fused, tower))
             return head.text.logit_scale * (_unit(text) * fused[:, None]).sum(dim=2)
         case Lare2():
             return head.fc(torch.cat(_blocks(head, *arrays), dim=1))
         case PromptTuning():
             image = _unit(*arrays)
-            text = _unit(_prompts(head, image))
+            text = _unit(_prompts(head, image, tower))
             return head.text.logit_scale * (text * image[:, None]).sum(dim=2)
         case Adapter():
             return _adapter(head, *arrays)
@@ -127,10 +130,11 @@ def plain_regions(boxes: Tensor, tokens: Tensor, grid: tuple[int, int]) -> Tenso
 # ---------------------------------------------------------------------------- prompts
 
 
-def _prompts(head: Clare | PromptTuning, image: Tensor) -> Tensor:
+def _prompts(head: Clare | PromptTuning, image: Tensor, tower: TextTower | None) -> Tensor:
     learner = head.prompt_learner
     condition = image if head.options["prompts"] == "cocoop" else None
-    return plain_text(learner, condition, class_position=head.options["class_position"])
+    position = head.options["class_position"]
+    return plain_text(learner, condition, class_position=position, tower=tower)
 
 
 def plain_text(
@@ -139,10 +143,12 @@ def plain_text(
     *,
     class_position: str,
     class_names: Sequence[str] = CLASS_NAMES,
+    tower: TextTower | None = None,
 ) -> Tensor:
-    """Zhou et al.'s formulation: 77 tokens per class and image, read at the end token."""
-    tower, n_context = learner.tower, learner.n_context
-    texts = []
+    """Zhou et al.'s formulation: 77 tokens per image and class, read at the end token. `tower`
+    encodes instead of the learner's own."""
+    tower, n_context = tower or learner.tower, learner.n_context
+    prompts, ends = [], []
     for number, name in enumerate(class_names):
         context = learner.ctx if learner.ctx.ndim == 2 else learner.ctx[number]
         context = context[None]
@@ -159,9 +165,11 @@ def plain_text(
             "middle": [start, context[:, :half], rest[:, :n_name], context[:, half:],
                        rest[:, n_name:]],
         }[class_position]  # fmt: skip
-        end = int(ids[0].argmax())
-        texts.append(tower.encode(torch.cat(parts, dim=1), torch.full((len(context), 1), end)))
-    return torch.cat(texts, dim=1)
+        prompts.append(torch.cat(parts, dim=1))
+        ends.append(ids.argmax(dim=1, keepdim=True).expand(len(context), 1))
+    sequences, read = torch.stack(prompts, dim=1), torch.stack(ends, dim=1)
+    text = tower.encode(sequences.flatten(0, 1), read.flatten(0, 1))
+    return text.unflatten(0, sequences.shape[:2])[:, :, 0]
 
 
 def _adapter(head: Adapter, embedding: Tensor) -> Tensor:

@@ -70,8 +70,9 @@ class TextTower(Protocol):
         mask: Tensor | None = None,
     ) -> Tensor:
         """(N, T, W) embeddings → (N, K, E), read at the K token indices `read` (N, K), after the
-        final layer norm and the text projection, not normalised. T ≤ context_length.
+        final layer norm and the text projection, not normalised. 2 ≤ T ≤ context_length.
 
+        Token 0 is the start token, whose value a tower knows: no gradient needs to reach it.
         `positions` (T,) are the indices into the position table (default 0..T-1); `mask` (T, T)
         is added to the attention logits (default causal)."""
         ...

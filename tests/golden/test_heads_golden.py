@@ -6,8 +6,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 
+from clare_cache.backbones.text import ClipTextTower
 from clare_cache.heads import build_head
 from clare_cache.heads.attention import ChannelAlign, CrossAttention, MapBiasAttention
 from clare_cache.heads.losses import supervised_contrastive
@@ -39,35 +39,6 @@ def assert_gradient_norms(parameters, golden, authors_name) -> None:
 
 
 # ---------------------------------------------------------------------------- CLaRE
-
-
-class OpenClipText(torch.nn.Module):
-    """open_clip's text tower as heads see one."""
-
-    def __init__(self, clip) -> None:
-        super().__init__()
-        self.clip, self.tokens = clip, SimpleTokenizer()
-        self.context_length, self.width = clip.positional_embedding.shape
-        self.output_width = clip.text_projection.shape[1]
-        self.logit_scale = float(clip.logit_scale.exp())
-
-    def declared(self):
-        return {"weights": "golden"}
-
-    def tokenize(self, texts):
-        return self.tokens(texts)
-
-    def embed(self, ids):
-        return self.clip.token_embedding(ids)
-
-    def encode(self, embeddings, read, *, positions=None, mask=None):
-        n_tokens = embeddings.shape[1]
-        positions = torch.arange(n_tokens) if positions is None else positions
-        mask = self.clip.attn_mask[:n_tokens, :n_tokens] if mask is None else mask
-        x = embeddings + self.clip.positional_embedding[positions]
-        x = self.clip.ln_final(self.clip.transformer(x, attn_mask=mask))
-        ends = x.gather(1, read[:, :, None].expand(-1, -1, self.width))
-        return ends @ self.clip.text_projection
 
 
 def two_layer_clip(weight_of):
@@ -144,7 +115,7 @@ def clare(case: str, clip, golden_draw, *, train: str = "all"):
     prompts, attention, *init = case.split("-")
     head = build_head(
         "clare",
-        text=OpenClipText(clip),
+        text=ClipTextTower(clip, {"weights": "golden"}),
         prompts=prompts,
         attention=attention,
         context_init="a photo of a" if init else None,
@@ -196,7 +167,9 @@ def test_prompt_tuning_outputs_and_gradients_are_the_authors(
     prompts, clip, features, golden_dir, golden_draw
 ):
     golden = np.load(golden_dir / f"prompt_tuning-{prompts}.npz")
-    head = build_head("prompt_tuning", text=OpenClipText(clip), prompts=prompts)
+    head = build_head(
+        "prompt_tuning", text=ClipTextTower(clip, {"weights": "golden"}), prompts=prompts
+    )
     fill(head, golden_draw.parameter)
     output = head(first_three(features))
     loss = head.loss(output, torch.tensor([0, 1, 0]))
@@ -356,7 +329,7 @@ def test_the_small_clip_is_rebuilt(small):
 def test_whole_heads_on_the_small_clip(case, family, options, small):
     golden, clip, features = small
     expected = golden["results"][case]
-    head = build_head(family, text=OpenClipText(clip), **options)
+    head = build_head(family, text=ClipTextTower(clip, {"weights": "golden"}), **options)
     fill(head, lambda name, shape: vector(**expected["tensors"][name]))
     with torch.no_grad():
         found = head(features)
