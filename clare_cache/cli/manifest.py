@@ -1,13 +1,17 @@
 """`clare-cache manifest …`: lists of images."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clare_cache.cli.options import AsJson, ManifestFile, Root, Workers
-from clare_cache.cli.output import count, print_failures, print_json, print_result, say
+from clare_cache.cli.output import count, print_failures, print_json, print_result, print_table, say
 from clare_cache.cli.progress import show_progress
+
+if TYPE_CHECKING:
+    from clare_cache.manifest.assemble import Count
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -15,15 +19,21 @@ app = typer.Typer(no_args_is_help=True)
 def _list_layouts(value: bool) -> None:
     if value:
         from clare_cache.manifest import LAYOUTS
+        from clare_cache.manifest.catalogue import read_data_set, shipped_data_sets
 
         for layout in LAYOUTS.values():
             print_result(f"{layout.name}\t{layout.summary}")
+        for name in shipped_data_sets():
+            print_result(f"{name}\t{read_data_set(name).title}")
         raise typer.Exit
 
 
 @app.command()
 def build(
-    layout: Annotated[str, typer.Argument(help="How the images are arranged; see --list.")],
+    layout: Annotated[
+        str,
+        typer.Argument(help="A layout or a shipped data set (see --list), or its YAML file."),
+    ],
     root: Annotated[Path, typer.Argument(help="Folder of the images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help=".parquet, .csv or .jsonl.")],
     table: Annotated[
@@ -63,11 +73,17 @@ def build(
     rename: Annotated[
         list[str], typer.Option(help="Tables: THEIRS=OURS column name, repeatable.")
     ] = [],  # noqa: B006
+    strict: Annotated[
+        bool, typer.Option(help="Data sets: status 1 when a count is not the expected one.")
+    ] = False,
     workers: Workers = 4,
     show_layouts: Annotated[
         bool,
         typer.Option(
-            "--list", callback=_list_layouts, is_eager=True, help="Every layout in a line; exit."
+            "--list",
+            callback=_list_layouts,
+            is_eager=True,
+            help="Print every layout and data set in a line; exit.",
         ),
     ] = False,
 ) -> None:
@@ -92,6 +108,8 @@ def build(
         )
     result.manifest.write(output)
     print_result(f"{output}: {count(len(result.manifest), 'image')}")
+    if result.counts:
+        _print_counts(result.counts)
     for sentence in result.remarks:
         say(sentence)
     lost = [vars(failure) for failure in result.failures if failure.stage == "list"]
@@ -107,8 +125,21 @@ def build(
         files = count(len(refused), "file")
         say(f"{files} cannot be used as an image: in the manifest, listed again by extract:")
         print_failures(refused)
+    if strict and not all(line.agrees for line in result.counts):
+        raise typer.Exit(1)
     if result.failures:
         raise typer.Exit(3)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A shipped data set, or a YAML file.")],
+) -> None:
+    """A data set of `manifests/`: origin, licence, who may download it, rules, counts."""
+    from clare_cache.manifest.catalogue import find_data_set, read_data_set
+
+    read_data_set(name)
+    print_result(find_data_set(name).read_text(encoding="utf-8").rstrip())
 
 
 @app.command()
@@ -150,6 +181,21 @@ def split(
     divided.write(output)
     counts = divided.rows["split"].value_counts()
     print_result(f"{output}: " + ", ".join(f"{k} {counts.get(k, 0)}" for k in shares))
+
+
+def _print_counts(counts: Sequence["Count"]) -> None:
+    rows = [
+        (line.what, f"{line.expected:,}", f"{line.found:,}", _verdict(line), line.according_to)
+        for line in counts
+    ]
+    print_table(("images", "expected", "found", "", "according to"), rows)
+
+
+def _verdict(line: "Count") -> str:
+    if line.agrees:
+        return "as expected"
+    off = line.found - line.expected
+    return f"{abs(off):,} {'too many' if off > 0 else 'missing'}"
 
 
 def _columns(rename: list[str]) -> dict[str, str]:

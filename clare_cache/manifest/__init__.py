@@ -4,6 +4,7 @@ Rows only: paths are relative to a root given at run time, pixels are never look
 passes a `probe` for headers), features are unknown here.
 """
 
+from clare_cache.manifest.assemble import Count, assemble, join
 from clare_cache.manifest.build import BuildResult, build, build_csv, build_folder
 from clare_cache.manifest.check import Fault, check
 from clare_cache.manifest.contents import Header, Probe
@@ -16,15 +17,18 @@ __all__ = [
     "LAYOUTS",
     "PICKS",
     "BuildResult",
+    "Count",
     "Fault",
     "Header",
     "Layout",
     "Manifest",
     "Options",
     "Probe",
+    "assemble",
     "build",
     "build_csv",
     "build_folder",
     "check",
+    "join",
     "split_by_group",
 ]

@@ -5,7 +5,7 @@ Nothing is lost in silence: what cannot be used is a failure, what is left out i
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ import pandas as pd
 from clare_cache.errors import ManifestError
 from clare_cache.manifest.contents import Content, Probe, read_contents
 from clare_cache.manifest.layouts.folder import Folder
-from clare_cache.manifest.layouts.listing import Entry, Layout, Options
+from clare_cache.manifest.layouts.listing import Entry, Layout, Options, count_listed
 from clare_cache.manifest.layouts.table import Table
 from clare_cache.manifest.table import COLUMNS, Manifest, faulty_rows, refuse
-from clare_cache.types import Failure, OnProgress, ignore_progress
+from clare_cache.types import Failure, ImageId, OnProgress, ignore_progress
+
+Select = Callable[[Sequence[Entry]], list[Entry]]
+"""Which of a layout's entries are meant, and what is changed in them."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,13 @@ def build(
     options: Options | None = None,
     *,
     probe: Probe,
+    select: Select = list,
     workers: int | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> BuildResult:
     """The manifest of the data set that lies under `root` in this layout.
+
+    `select` says which of the layout's entries are meant, before any file is read.
 
     Raises ManifestError for an absent root and, all together, for every fault that the layout
     finds, paths that `group_pattern` does not match, and files listed with two labels or splits.
@@ -58,7 +64,8 @@ def build(
     pattern = _compiled(options.group_pattern)
     listing = layout.survey(root, options)
     asked = f"build a manifest of {_what(layout, root, options)}"
-    entries = [replace(e, split=e.split or options.split) for e in listing.entries]
+    entries = select([replace(e, split=e.split or options.split) for e in listing.entries])
+    listed = count_listed(entries)
     ungrouped: list[str] = []
     if pattern is not None:
         entries, ungrouped = _grouped(entries, pattern)
@@ -67,6 +74,8 @@ def build(
     if not listing.keeps_repeats:
         entries, n_repeated, contradictory = _each_once(entries)
     refuse(asked, *listing.faults, ungrouped, contradictory, advice=listing.advice)
+    absent = [_absence(entry) for entry in entries if entry.absent_from]
+    entries = [entry for entry in entries if not entry.absent_from]
     contents = list(
         read_contents(
             [entry.path for entry in entries],
@@ -79,18 +88,18 @@ def build(
     )
     _refuse_other_ids(entries, contents, asked=asked)
     rows = [
-        {**asdict(entry), **_measured(content)}
+        {**_given(entry), **_measured(content)}
         for entry, content in zip(entries, contents, strict=True)
         if content.image_id
     ]
     left_out = listing.left_out + Counter({"listed again": n_repeated} if n_repeated else {})
     return BuildResult(
         manifest=_manifest_of(rows),
-        failures=listing.failures + [c.failure for c in contents if c.failure],
+        failures=listing.failures + absent + [c.failure for c in contents if c.failure],
         other_files=listing.other_files,
         ignored_columns=listing.ignored_columns,
         left_out=left_out,
-        listed=listing.listed,
+        listed=listed,
     )
 
 
@@ -119,6 +128,17 @@ def build_csv(
     """The manifest of the files that a .csv, .parquet or .jsonl table lists (see `Table`)."""
     options = Options(tables=(Path(table_path),), columns=columns or {})
     return build(Table(), root, options, probe=probe, workers=workers, on_progress=on_progress)
+
+
+def _absence(entry: Entry) -> Failure:
+    reason = f"there is no such file; {entry.absent_from} names it"
+    return Failure(ImageId(""), entry.path, "list", reason)
+
+
+def _given(entry: Entry) -> dict[str, Any]:
+    fields = asdict(entry)
+    fields.pop("absent_from")
+    return fields
 
 
 def _what(layout: Layout, root: Path, options: Options) -> str:

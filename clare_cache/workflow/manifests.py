@@ -6,20 +6,36 @@ from pathlib import Path
 
 from clare_cache.errors import ManifestError, raise_faults
 from clare_cache.images import probe
-from clare_cache.manifest import LAYOUTS, BuildResult, Manifest, Options, build
+from clare_cache.manifest import (
+    LAYOUTS,
+    BuildResult,
+    Count,
+    Manifest,
+    Options,
+    assemble,
+    build,
+)
+from clare_cache.manifest.catalogue import read_data_set
 from clare_cache.types import Failure, OnProgress, ignore_progress
 
 ALWAYS_TAKEN = frozenset({"group_pattern", "split"})
-_FLAGS = {"tables": "--table", "columns": "--rename", "keys": "--key"}
+_FLAGS = {
+    "tables": "--table",
+    "columns": "--rename",
+    "keys": "--key",
+    "group_pattern": "--group",
+}
 
 
 @dataclass(frozen=True)
 class Built:
-    """A manifest, the files that cannot be read as images, and sentences about what was left."""
+    """A manifest, the files that cannot be read as images, sentences about what was left, and
+    the counts that a described data set expects."""
 
     manifest: Manifest
     failures: tuple[Failure, ...]
     remarks: tuple[str, ...]
+    counts: tuple[Count, ...] = ()
 
 
 def build_manifest(
@@ -37,17 +53,14 @@ def build_manifest(
     workers: int = 4,
     on_progress: OnProgress = ignore_progress,
 ) -> Built:
-    """The manifest of a data set in a known layout, see `clare-cache manifest build --list`.
+    """The manifest of a data set in a known layout, or of one that `manifests/` describes.
 
-    `table` names the list or lists that a layout reads; the other options are those of
-    `clare_cache.manifest.Options`. Raises ManifestError for an unknown layout, options that the
-    layout does not take, and every fault of the folder or list at once.
+    `layout` is a name of `clare-cache manifest build --list`, or a YAML file as those of
+    `manifests/`. `table` names the list or lists that a layout reads; the other options are those
+    of `clare_cache.manifest.Options`; a described data set has its own and takes none. Raises
+    ManifestError for an unknown name, options that are not taken, and every fault of the folder or
+    list at once.
     """
-    if layout not in LAYOUTS:
-        raise ManifestError(
-            f"manifest build {layout}: expected one of {', '.join(LAYOUTS)}, found {layout!r}. "
-            "`clare-cache manifest build --list` shows what each expects."
-        )
     tables = [table] if isinstance(table, str | Path) else (table or [])
     options = Options(
         tables=tuple(map(Path, tables)),
@@ -59,10 +72,18 @@ def build_manifest(
         compression=compression,
         keys=tuple(keys),
     )
-    chosen = LAYOUTS[layout]
-    _refuse_foreign(layout, chosen.takes, options)
-    result = build(chosen, root, options, probe=probe, workers=workers, on_progress=on_progress)
-    return Built(result.manifest, tuple(result.failures), tuple(remarks_of(result)))
+    if layout not in LAYOUTS:
+        data_set = read_data_set(layout)
+        _refuse_foreign(layout, frozenset(), options, always=frozenset())
+        result, counts = assemble(
+            data_set, root, probe=probe, workers=workers, on_progress=on_progress
+        )
+    else:
+        chosen, counts = LAYOUTS[layout], []
+        _refuse_foreign(layout, chosen.takes, options)
+        result = build(chosen, root, options, probe=probe, workers=workers, on_progress=on_progress)
+    remarks = tuple(remarks_of(result))
+    return Built(result.manifest, tuple(result.failures), remarks, tuple(counts))
 
 
 def remarks_of(result: BuildResult) -> list[str]:
@@ -76,18 +97,22 @@ def remarks_of(result: BuildResult) -> list[str]:
     return remarks
 
 
-def _refuse_foreign(layout: str, takes: frozenset[str], options: Options) -> None:
+def _refuse_foreign(
+    name: str,
+    takes: frozenset[str],
+    options: Options,
+    *,
+    always: frozenset[str] = ALWAYS_TAKEN,
+) -> None:
     default = Options()
     foreign = [
-        f"{_FLAGS.get(field.name, '--' + field.name)}: this layout has no use for it"
+        f"{_FLAGS.get(field.name, '--' + field.name)}: {name} has no use for it"
         for field in fields(Options)
-        if field.name not in takes | ALWAYS_TAKEN
+        if field.name not in takes | always
         and getattr(options, field.name) != getattr(default, field.name)
     ]
-    taken = ", ".join(sorted(_FLAGS.get(name, f"--{name}") for name in takes)) or "none"
-    raise_faults(
-        ManifestError,
-        f"manifest build {layout}",
-        foreign,
-        advice=f"Options of {layout} beside --group and --split: {taken}.",
-    )
+    taken = sorted(_FLAGS.get(option, f"--{option}") for option in takes | always)
+    advice = f"Options of {name}: {', '.join(taken)}." if taken else (
+        "The data set's own file says all of it; copy the file to change it."
+    )  # fmt: skip
+    raise_faults(ManifestError, f"manifest build {name}", foreign, advice=advice)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from clare_cache.errors import ManifestError
+from clare_cache.manifest.catalogue import shipped_data_sets
 from clare_cache.workflow.manifests import build_manifest
 from tests.miniatures import MINIATURES
 from tests.miniatures.pictures import put, put_text
@@ -20,21 +21,22 @@ def message_of(*args, **options) -> str:
 LIST = "`clare-cache manifest build --list` shows what each layout expects; "
 
 
-def test_an_unknown_layout(tmp_path):
+def test_a_name_of_nothing(tmp_path):
     assert message_of("imagenet", tmp_path) == (
-        "manifest build imagenet: expected one of folder, csv, forensynths, ufd-diffusion, "
+        "manifest build imagenet: expected a layout (folder, csv, forensynths, ufd-diffusion, "
         "genimage, df40, deepfakebench, synthbuster, ldm-trainingset, lare-list, sidbench, "
-        "hf-imagefolder, webdataset, found 'imagenet'. `clare-cache manifest build --list` shows "
-        "what each expects."
+        "hf-imagefolder, webdataset), the name of a shipped data set "
+        f"({', '.join(shipped_data_sets())}) or a YAML file, found none of them. "
+        "`clare-cache manifest build --list` says a line about each."
     )
 
 
 def test_options_of_another_layout(tmp_path):
     assert message_of("genimage", tmp_path, table="x.csv", frames=3) == (
         "manifest build genimage: 2 faults\n"
-        "  - --table: this layout has no use for it\n"
-        "  - --frames: this layout has no use for it\n"
-        "Options of genimage beside --group and --split: none."
+        "  - --table: genimage has no use for it\n"
+        "  - --frames: genimage has no use for it\n"
+        "Options of genimage: --group, --split."
     )
 
 
@@ -61,8 +63,9 @@ def test_lists_that_are_not_there(tmp_path):
         "found none. Name them with --table."
     )
     assert message_of("df40", tmp_path, table="EFSAll_ff.json") == (
-        f"--table EFSAll_ff.json: there is no such list, neither here nor in {tmp_path} or its "
-        "dataset_json. Correct the path."
+        "JSON lists: 1 fault\n"
+        f"  - EFSAll_ff.json: there is no such list, neither here nor below {tmp_path}\n"
+        f"Put them into {tmp_path}/dataset_json, or name them with --table."
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clare_cache.errors import ManifestError
+from clare_cache.errors import ManifestError, raise_faults
 
 LIST_FOLDERS = ("", "dataset_json", "preprocessing/dataset_json")
 """Where below the root the lists are looked for when none is named."""
@@ -32,21 +32,25 @@ class Video:
 def find_lists(root: Path, tables: tuple[Path, ...]) -> list[Path]:
     """The JSON files to read: those named, or of the folders named, else those below the root.
 
-    A name without folders may lie where lists are looked for below the root. Raises ManifestError
-    for a name that is nowhere.
+    A name may be relative to the folders below the root where lists are looked for. Raises
+    ManifestError for names that are nowhere.
     """
     if not tables:
         return [p for folder in LIST_FOLDERS for p in sorted((root / folder).glob("*.json"))]
-    found = []
+    found, nowhere = [], []
     for table in tables:
         places = [table, *(root / folder / table for folder in LIST_FOLDERS)]
         place = next((path for path in places if path.exists()), None)
         if place is None:
-            raise ManifestError(
-                f"--table {table}: there is no such list, neither here nor in {root} or its "
-                "dataset_json. Correct the path."
-            )
-        found += sorted(place.glob("*.json")) if place.is_dir() else [place]
+            nowhere.append(f"{table}: there is no such list, neither here nor below {root}")
+        else:
+            found += sorted(place.glob("*.json")) if place.is_dir() else [place]
+    raise_faults(
+        ManifestError,
+        "JSON lists",
+        nowhere,
+        advice=f"Put them into {root / 'dataset_json'}, or name them with --table.",
+    )
     return found
 
 

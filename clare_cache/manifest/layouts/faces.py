@@ -1,6 +1,7 @@
 """DeepfakeBench and DF40: face videos by JSON list, or by walking their folders."""
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from clare_cache.errors import ManifestError
@@ -20,7 +21,7 @@ from clare_cache.manifest.layouts.face_videos import (
     with_inherited_splits,
 )
 from clare_cache.manifest.layouts.frames import PICKS, pick_frames
-from clare_cache.manifest.layouts.listing import NO_PLACE, Listing, Options, absent, count_listed
+from clare_cache.manifest.layouts.listing import NO_PLACE, Listing, Options
 from clare_cache.manifest.walk import Walked, walk
 from clare_cache.types import FAKE, REAL
 
@@ -83,7 +84,7 @@ def list_videos(lists: list[Path], walked: Walked, options: Options, *, layout: 
     frames: list[Frame] = []
     listing = Listing([], failures=list(walked.failures), other_files=walked.other_files)
     unknown: Counter[str] = Counter()
-    n_asked, first = 0, ""
+    n_asked, n_found, first = 0, 0, ""
     for path in lists:
         for video in read_list(path, compression=options.compression):
             if options.keys and not any(word in video.key for word in options.keys):
@@ -98,18 +99,17 @@ def list_videos(lists: list[Path], walked: Walked, options: Options, *, layout: 
                 n_asked += 1
                 first = first or name
                 found = disk.find(name, split=split)
-                if found is None:
-                    listing.failures.append(absent(name, listed_in=path.name))
-                else:
-                    frames.append(_listed(found, name, video, REAL if real else FAKE, split))
+                frame = _listed(found or name, name, video, REAL if real else FAKE, split)
+                gone = replace(frame.entry, absent_from="" if found else path.name)
+                frames.append(replace(frame, entry=gone))
+                n_found += found is not None
     listing.entries = grouped(frames)
-    listing.listed = count_listed(listing.entries)
     nowhere = []
-    if n_asked and not frames:
+    if n_asked and not n_found:
         nowhere = [f"none of the {n_asked} frames listed is there, for example {first}"]
     listing.faults = [[f"{what} ({n} videos)" for what, n in unknown.items()], nowhere]
     listing.advice = f"Give the folder that holds {', '.join((FF, CDF, 'DF40'))} …: ROOT."
-    used = {entry.path for entry in listing.entries}
+    used = {entry.path for entry in listing.entries if not entry.absent_from}
     if unused := len(set(walked.images) - used):
         listing.left_out["named by no list, or not among the frames picked"] = unused
     return listing
@@ -163,7 +163,6 @@ def _by_folders(walked: Walked, root: Path, options: Options, *, layout: str) ->
         failures=list(walked.failures),
         other_files=walked.other_files,
         left_out=+left_out,
-        listed=count_listed(entries),
     )
 
 

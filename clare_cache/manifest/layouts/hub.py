@@ -8,8 +8,6 @@ from clare_cache.manifest.layouts.listing import (
     Entry,
     Listing,
     Options,
-    absent,
-    count_listed,
     list_tree,
 )
 from clare_cache.manifest.layouts.places import SPLIT_FOLDERS, place_of
@@ -46,7 +44,6 @@ class HfImageFolder:
         images = set(walked.images)
         for name in tables:
             self._read(root, name, images, options, listing, root_name=root_name)
-        listing.listed = count_listed(listing.entries)
         others = [name for name in walked.others if name not in tables]
         listing.other_files = Walked((), tuple(others), (), ()).other_files
         if unused := len(images - {entry.path for entry in listing.entries}):
@@ -81,13 +78,11 @@ class HfImageFolder:
         split = _split_of(folder, root_name)
         for row in table.assign(label=labels)[labels.notna()].to_dict("records"):
             path = (folder / str(row["path"])).as_posix()
-            if path not in images:
-                listing.failures.append(absent(path, listed_in=name))
-                continue
             given = {str(key): value for key, value in row.items()} | {"path": path}
             entry = entry_of(given)
             fields = {**vars(entry), "split": _word(entry.split) or split}
             fields["source"] = entry.source or root_name
+            fields["absent_from"] = "" if path in images else name
             fields["family"] = entry.family or family_of(entry.generator)
             listing.entries.append(Entry(**fields))
 

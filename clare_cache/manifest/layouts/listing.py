@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from clare_cache.manifest.walk import Walked, walk
-from clare_cache.types import Failure, ImageId
+from clare_cache.types import Failure
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Entry:
     """One row to be: everything but what the file's bytes say.
 
     `path` is relative to the root; `shard.tar#member` lies inside a tar. What is None takes the
-    manifest's default.
+    manifest's default. `absent_from` is the list that names the file when the disk has it not.
     """
 
     path: str
@@ -31,6 +31,7 @@ class Entry:
     group: str | None = None
     frame: int | None = None
     image_id: str | None = None
+    absent_from: str = ""
 
 
 @dataclass
@@ -38,9 +39,8 @@ class Listing:
     """Everything a layout found.
 
     `faults` are kinds of sentences that forbid a manifest, `advice` what to do about them;
-    `failures` are files that are listed but absent, or folders that cannot be read; `left_out`
-    counts what was seen and not taken, by a sentence that says why; `listed` counts (split, label)
-    before repeated files were taken once. `keeps_repeats`: rows that repeat a file are wanted.
+    `failures` are folders that cannot be read; `left_out` counts what was seen and not taken, by a
+    sentence that says why. `keeps_repeats`: rows that repeat a file are wanted.
     """
 
     entries: list[Entry]
@@ -50,7 +50,6 @@ class Listing:
     other_files: Mapping[str, int] = field(default_factory=dict)
     ignored_columns: tuple[str, ...] = ()
     left_out: Counter[str] = field(default_factory=Counter)
-    listed: Counter[tuple[str, int]] = field(default_factory=Counter)
     keeps_repeats: bool = False
 
 
@@ -133,11 +132,6 @@ def place_all(walked: Walked, place: Place, *, root: Path, layout: Layout) -> Li
         other_files=walked.other_files,
         left_out=left_out,
     )
-
-
-def absent(path: str, *, listed_in: str) -> Failure:
-    """The failure of a file that a list names and the disk has not."""
-    return Failure(ImageId(""), path, "list", f"there is no such file; {listed_in} names it")
 
 
 def count_listed(entries: Sequence[Entry]) -> Counter[tuple[str, int]]:

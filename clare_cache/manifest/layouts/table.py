@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from clare_cache.errors import ManifestError, raise_faults
-from clare_cache.manifest.layouts.listing import Entry, Listing, Options, count_listed
+from clare_cache.manifest.layouts.listing import Entry, Listing, Options
 from clare_cache.manifest.table import COLUMNS, faulty_rows, is_misplaced, path_faults, read_table
 from clare_cache.types import FAKE, REAL
 
@@ -58,9 +58,7 @@ def list_rows(table: pd.DataFrame, root: Path, *, ignored: tuple[str, ...] = ())
         return Listing([], faults=faults, advice="Rows count from 1.")
     rows = table.assign(label=labels).to_dict("records")
     entries = [entry_of({str(name): value for name, value in row.items()}) for row in rows]
-    return Listing(
-        entries, ignored_columns=ignored, listed=count_listed(entries), keeps_repeats=True
-    )
+    return Listing(entries, ignored_columns=ignored, keeps_repeats=True)
 
 
 def entry_of(row: Mapping[str, Any]) -> Entry:

@@ -10,7 +10,7 @@ import pandas as pd
 from clare_cache.errors import ManifestError
 from clare_cache.files import ARCHIVE_MARK, member_names, read_bytes_at
 from clare_cache.manifest.layouts.families import family_of
-from clare_cache.manifest.layouts.listing import Entry, Listing, Options, count_listed
+from clare_cache.manifest.layouts.listing import Entry, Listing, Options
 from clare_cache.manifest.layouts.places import LABEL_FOLDERS, SPLIT_FOLDERS
 from clare_cache.manifest.layouts.table import LABEL_WORDS, entry_of
 from clare_cache.manifest.walk import IMAGE_SUFFIXES, walk
@@ -44,7 +44,6 @@ class WebDataset:
             faults += self._read(root, name, options, listing)
         nothing = [] if tars else [f"expected {self.tree} below it, found no tar"]
         listing.faults = [nothing, faults]
-        listing.listed = count_listed(listing.entries)
         if walked.images:
             listing.left_out["images outside tars"] = len(walked.images)
         return listing

@@ -1,6 +1,7 @@
 """Data sets that are text files of paths: LaRE's lists and Corvi's LDM training set."""
 
 import re
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from clare_cache.errors import ManifestError
@@ -10,8 +11,6 @@ from clare_cache.manifest.layouts.listing import (
     Entry,
     Listing,
     Options,
-    absent,
-    count_listed,
 )
 from clare_cache.manifest.layouts.places import SPLIT_FOLDERS
 from clare_cache.manifest.layouts.table import LABEL_WORDS, relative_path
@@ -43,7 +42,6 @@ class LareList:
         for path in lists:
             faults += self._read(path, root, listing)
         listing.faults = [faults]
-        listing.listed = count_listed(listing.entries)
         return listing
 
     def _read(self, path: Path, root: Path, listing: Listing) -> list[str]:
@@ -62,10 +60,10 @@ class LareList:
                 faults.append(f"{where}: expected PATH LABEL, found {line.strip()!r}")
             elif is_misplaced_path(relative):
                 faults.append(f"{where}: expected a path below {root}, found {name!r}")
-            elif not (root / relative).is_file():
-                listing.failures.append(absent(relative, listed_in=path.name))
             else:
-                listing.entries.append(_listed_entry(relative, label, split, path.stem))
+                entry = _listed_entry(relative, label, split, path.stem)
+                gone = "" if (root / relative).is_file() else path.name
+                listing.entries.append(replace(entry, absent_from=gone))
         return faults
 
 
@@ -107,7 +105,6 @@ class LdmTrainingSet:
         used = {entry.path for entry in listing.entries}
         if unused := len(images - used):
             listing.left_out["named by no list"] = unused
-        listing.listed = count_listed(listing.entries)
         return listing
 
     def _read_reals(
@@ -122,10 +119,8 @@ class LdmTrainingSet:
                 continue
             candidates = _lsun_paths(field) if "lsun" in name else _coco_paths(field)
             found = next((path for path in candidates if path in images), None)
-            if found is None:
-                listing.failures.append(absent(candidates[-1], listed_in=name))
-            else:
-                listing.entries.append(_ldm_entry(found, REAL, split, "real"))
+            entry = _ldm_entry(found or candidates[-1], REAL, split, "real")
+            listing.entries.append(replace(entry, absent_from="" if found else name))
 
 
 def _lsun_paths(field: str) -> list[str]:
