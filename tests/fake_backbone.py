@@ -66,6 +66,9 @@ class FakeBackbone:
             self._n_waiting += 1
         return pixels[:SIZE_PX, :SIZE_PX]
 
+    def take_seconds(self) -> dict[str, float]:
+        return {"counting": 0.0}
+
     def __call__(
         self, batch: np.ndarray, image_ids: Sequence[ImageId], wanted: Sequence[str]
     ) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clare_cache.backbones.config import ClipConfig
 from clare_cache.backbones.numerics import float32_products, pick_device, torch_dtype
+from clare_cache.backbones.stopwatch import Stopwatch
 from clare_cache.errors import BackboneError
 from clare_cache.images import GEOMETRIES, decoder_declared
 from clare_cache.types import ArraySpec, ImageId, Pixels
@@ -47,6 +48,8 @@ class ClipBackbone:
         self.config = config
         self.source = source
         self.device = pick_device(device)
+        self._stopwatch = Stopwatch(self.device)
+        self.take_seconds = self._stopwatch.take
         self._visual = visual.to(self.device)
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
@@ -116,7 +119,8 @@ class ClipBackbone:
                 hooks.callback(last.register_forward_hook(keep_patch_tokens).remove)
             if "clip_layer3_map" in asked:
                 hooks.callback(self._visual.layer3.register_forward_hook(keep_map).remove)
-            with float32_products(self.device, self.config.dtype):
+            arithmetic = float32_products(self.device, self.config.dtype)
+            with self._stopwatch.measure("clip"), arithmetic:
                 embedding = self._visual(pixels.to(self.device, torch_dtype(self.config.dtype)))
         if class_tokens:
             features["clip_block_cls"] = torch.stack(class_tokens, dim=1)

@@ -19,6 +19,7 @@ from clare_cache.backbones.config import ErrorMapConfig
 from clare_cache.backbones.features import VAE_LATENT, ErrorMapName, read_error_map_name
 from clare_cache.backbones.numerics import float32_products, pick_device, torch_dtype
 from clare_cache.backbones.stable_diffusion import StableDiffusion
+from clare_cache.backbones.stopwatch import Stopwatch
 from clare_cache.errors import BackboneError, raise_faults
 from clare_cache.images import GEOMETRIES, decoder_declared
 from clare_cache.seeds import standard_normal
@@ -80,6 +81,8 @@ class ErrorMapBackbone:
         )
         self.source = parts.source
         self.device = pick_device(device)
+        self._stopwatch = Stopwatch(self.device)
+        self.take_seconds = self._stopwatch.take
         self._parts_vae = parts.vae
         self._unet = parts.unet.to(self.device)
         self._prompt = parts.prompt_embedding.to(self.device, self._unet.dtype)
@@ -193,7 +196,8 @@ class ErrorMapBackbone:
         pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
         # Contiguous, for a permuted view makes PyTorch's CPU kernels lose a digit in group norms.
         scaled = (pixels.permute(0, 3, 1, 2).float().contiguous() / 255 - 0.5) * 2
-        with float32_products(self.device, self.config.vae_arithmetic):
+        arithmetic = float32_products(self.device, self.config.vae_arithmetic)
+        with self._stopwatch.measure("vae"), arithmetic:
             latents = self._vae.encode(scaled).latent_dist
         return latents.mean, latents.std
 
@@ -212,7 +216,10 @@ class ErrorMapBackbone:
         noised = signal * z0 + spread * noise
         target = noise if self._predicts_noise else signal * noise - spread * z0
         step = torch.tensor(timestep, dtype=torch.int64, device=self.device)
-        with float32_products(self.device, self.config.dtype):
+        with (
+            self._stopwatch.measure("unet"),
+            float32_products(self.device, self.config.dtype),
+        ):
             predicted = torch.cat([self._predict(rows, step) for rows in noised.split(UNET_ROWS)])
         return (predicted - target).unflatten(0, (n_images, n_draws))
 
@@ -254,6 +261,7 @@ class ErrorMapFromLatent:
         self.source = self._backbone.source
         self.arrays = self._backbone.arrays
         self.declared = self._backbone.declared
+        self.take_seconds = self._backbone.take_seconds
 
     def preprocess(self, pixels: Pixels) -> Pixels:
         """Latents need no preparation."""

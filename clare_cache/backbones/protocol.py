@@ -16,7 +16,8 @@ class Backbone(Protocol):
     mapping of all inputs that decide that array's values (weights digest, preprocessing, seed,
     precision …) and nothing else: two backbones with equal declarations are interchangeable.
     `source` is the spelling (`--sd`, `--clip`) that loads these weights again; it never enters a
-    fingerprint.
+    fingerprint. `take_seconds()` is the time spent in each of its networks since it was last asked,
+    by the network's name.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Backbone(Protocol):
     def preprocess(self, pixels: Pixels) -> Pixels:
         """One decoded picture (H, W, 3) → the fixed-size uint8 picture the network looks at."""
         ...
+
+    def take_seconds(self) -> Mapping[str, float]: ...
 
     def __call__(
         self, batch: NDArray[np.generic], image_ids: Sequence[ImageId], wanted: Sequence[str]

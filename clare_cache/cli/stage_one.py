@@ -1,8 +1,7 @@
 """`clare-cache extract`: stage one."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,10 +16,18 @@ from clare_cache.cli.options import (
     StorePlace,
     Workers,
 )
-from clare_cache.cli.output import print_failures, print_json, print_result, say
+from clare_cache.cli.output import print_failures, print_json, print_result, print_table, say
 from clare_cache.cli.progress import show_progress
 
+if TYPE_CHECKING:
+    from clare_cache.extraction import ExtractReport
+
 ERROR_MAP, CLIP = ErrorMapConfig(), ClipConfig()
+LIMITS = {
+    "decode": ": more --workers may help",
+    "write": ": a faster disk may help",
+}
+"""What to do about a stage that others wait for."""
 ALL_FEATURES = "error_map,clip_patch_tokens,clip_block_cls,clip_embedding"
 
 
@@ -143,7 +150,7 @@ def extract(
             f"{report.n_decoded} extracted now, {report.n_failed} in the ledger"
         )
         if report.n_decoded:
-            print_result(_timing(report.seconds, report.images_per_second))
+            _print_timing(report)
     if report.failures:
         say(f"{report.n_failed} images could not be used (--retry-failed tries them again):")
         by_image = {line.image_id: vars(line) for line in report.failures}
@@ -162,11 +169,25 @@ def _shard(index: int | None, count: int | None) -> tuple[int, int] | None:
     return index, count
 
 
-def _timing(seconds: Mapping[str, float], rate: float) -> str:
-    total = seconds["total"]
-    parts = [
-        f"{name} {value:.1f} s ({value / total:.0%})"
-        for name, value in sorted(seconds.items(), key=lambda item: -item[1])
-        if name != "total"
-    ]
-    return f"{rate:.1f} images/s over {total:.1f} s: {', '.join(parts)}"
+def _print_timing(report: "ExtractReport") -> None:
+    """Where the time went, stage by stage, and which stage is the limit."""
+    spent = {n: s for n, s in report.seconds.items() if n not in ("total", "load", "plan")}
+    whole = max(sum(spent.values()), 1e-9)
+    order = sorted(spent, key=lambda name: -spent[name])
+    print_table(
+        ["stage", "seconds", "share", "worked beside"],
+        [
+            [
+                name,
+                f"{spent[name]:.1f}",
+                f"{spent[name] / whole:.0%}",
+                f"{report.beside[name]:.1f} s" if name in report.beside else "",
+            ]
+            for name in order
+        ],
+    )
+    print_result(
+        f"{report.images_per_second:.1f} images/s after {report.seconds['load']:.1f} s of loading "
+        f"and {report.seconds['plan']:.1f} s of planning; the limit is {order[0]}"
+        + LIMITS.get(order[0], "")
+    )

@@ -6,7 +6,7 @@ while the networks look at the present one. Memory is bounded by the block, neve
 
 import hashlib
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,12 +35,14 @@ class Item:
 @dataclass(frozen=True)
 class Extracted:
     """What a block gave. `values["<view>/<array>"]` maps row → one row of that array, in stored
-    dtype; `failures` likewise row → why there is none."""
+    dtype; `failures` likewise row → why there is none. `seconds` is where the time of the block
+    went, and `beside` what other threads worked meanwhile."""
 
     values: Mapping[str, Mapping[int, NDArray[np.generic]]]
     failures: Mapping[str, Mapping[int, Failure]]
     n_decoded: int
     seconds: Mapping[str, float] = field(default_factory=dict)
+    beside: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,21 @@ def extract_block(
 ) -> Extracted:
     """Look at every item once and make what `missing` ("<view>/<array>" → rows) asks for.
 
-    `seconds` has the time spent waiting for pictures ("decode") and inside each backbone.
+    `seconds` adds up to the whole: waiting for pictures ("decode"), each network by its name, and
+    all between them ("other").
     """
+    whole = time.perf_counter()
     jobs = _jobs(missing, backbones)
     values: dict[str, dict[int, NDArray[np.generic]]] = {key: {} for key in missing}
     failures: dict[str, dict[int, Failure]] = {key: {} for key in missing}
-    seconds: dict[str, float] = defaultdict(float)
+    seconds, beside = defaultdict[str, float](float), {"decode": 0.0}
     n_decoded = 0
 
     started = time.perf_counter()
-    for batch in _batches(items, jobs, look=look, pool=pool, batch_size=batch_size):
+    for timed in _batches(items, jobs, look=look, pool=pool, batch_size=batch_size):
         seconds["decode"] += time.perf_counter() - started
+        beside["decode"] += sum(spent for _, _, spent in timed)
+        batch = [(item, outcome) for item, outcome, _ in timed]
         for item, outcome in batch:
             n_decoded += not isinstance(outcome, Failure)
             for key, rows in missing.items():
@@ -108,7 +114,6 @@ def extract_block(
                     failures[key][item.row] = found
         for view, in_view in jobs.items():
             for position, job in enumerate(in_view):
-                began = time.perf_counter()
                 due = [
                     (item, found[position])
                     for item, outcome in batch
@@ -123,10 +128,14 @@ def extract_block(
                     for array, output in job.backbone(pictures, ids, job.arrays).items():
                         key = f"{view}/{array}"
                         _keep(output, shown, key, values[key], failures[key], missing[key])
-                seconds[job.backbone.name] += time.perf_counter() - began
+                    for network, spent in job.backbone.take_seconds().items():
+                        seconds[network] += spent
         on_images(len(batch))
         started = time.perf_counter()
-    return Extracted(values=values, failures=failures, n_decoded=n_decoded, seconds=seconds)
+    seconds["other"] = time.perf_counter() - whole - sum(seconds.values())
+    return Extracted(
+        values=values, failures=failures, n_decoded=n_decoded, seconds=seconds, beside=beside
+    )
 
 
 def _jobs(
@@ -178,17 +187,30 @@ def _batches(
     look: Look,
     pool: ThreadPoolExecutor,
     batch_size: int,
-) -> Iterator[list[tuple[Item, Prepared | Failure]]]:
-    """Batches of prepared pictures, one batch ahead of the consumer."""
-    pending: list[tuple[Sequence[Item], list[Future[Prepared | Failure]]]] = []
+) -> Iterator[list[tuple[Item, Prepared | Failure, float]]]:
+    """Batches of prepared pictures, each with the seconds it took, one batch ahead of the
+    consumer."""
+    pending: deque[tuple[Sequence[Item], list[Future[tuple[Prepared | Failure, float]]]]] = deque()
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
-        pending.append((batch, [pool.submit(look, item, jobs) for item in batch]))
+        pending.append((batch, [pool.submit(_timed, look, item, jobs) for item in batch]))
         if len(pending) == 2:
-            ready, futures = pending.pop(0)
-            yield [(i, f.result()) for i, f in zip(ready, futures, strict=True)]
+            yield _collect(*pending.popleft())
     for ready, futures in pending:
-        yield [(i, f.result()) for i, f in zip(ready, futures, strict=True)]
+        yield _collect(ready, futures)
+
+
+def _collect(
+    items: Sequence[Item], futures: Sequence[Future[tuple[Prepared | Failure, float]]]
+) -> list[tuple[Item, Prepared | Failure, float]]:
+    return [(item, *future.result()) for item, future in zip(items, futures, strict=True)]
+
+
+def _timed(
+    look: Look, item: Item, jobs: Mapping[str, Sequence[Job]]
+) -> tuple[Prepared | Failure, float]:
+    began = time.perf_counter()
+    return look(item, jobs), time.perf_counter() - began
 
 
 def _show(pixels: Pixels, item: Item, jobs: Sequence[Job]) -> list[Pixels] | Failure:

@@ -5,7 +5,7 @@ committed; small records come back.
 """
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,9 +45,11 @@ ROOT_SAMPLE = 64
 class ExtractReport:
     """What a call of `extract_features` did.
 
-    `seconds` has the whole ("total") and its parts: load (the networks), decode (waiting for
-    pictures), one entry per backbone, write; these added up over all workers. `failures` are the
-    asked-for images in the ledger, of this call or earlier.
+    `seconds` has the whole ("total") and where it went: load (the networks), plan, and, added up
+    over all workers, decode (waiting for pictures), each network by its name, write (waiting for
+    the store) and other. `beside` is the work done meanwhile by threads that read and decode, and
+    by the one that writes. `failures` are the asked-for images in the ledger, of this call or
+    earlier.
     """
 
     store: str
@@ -56,6 +58,7 @@ class ExtractReport:
     n_decoded: int
     failures: tuple[LedgerLine, ...]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def n_failed(self) -> int:
@@ -147,17 +150,23 @@ def extract_features(
         retry_failed=retry_failed,
         from_latents=from_latents,
     )
-    reports = list(executor.run(work, [task.block for task in mine], on_images=on_images))
-    seconds = Counter({"total": time.perf_counter() - began, "load": loaded})
-    for report in reports:
-        seconds.update(report.seconds)
+    seconds, beside = defaultdict[str, float](float), defaultdict[str, float](float)
+    seconds |= {"load": loaded, "plan": time.perf_counter() - began - loaded}
+    n_decoded = 0
+    for report in executor.run(work, [task.block for task in mine], on_images=on_images):
+        for total, spent in ((seconds, report.seconds), (beside, report.beside)):
+            for stage, value in spent.items():
+                total[stage] += value
+        n_decoded += report.n_decoded
+    seconds["total"] = time.perf_counter() - began
     return ExtractReport(
         store=str(store),
         n_images=len(paths),
         n_settled_before=len(paths) - n_missing,
-        n_decoded=sum(report.n_decoded for report in reports),
+        n_decoded=n_decoded,
         failures=_failures(writer.place, views, features, images),
         seconds=dict(seconds),
+        beside=dict(beside),
     )
 
 

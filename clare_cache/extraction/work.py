@@ -6,7 +6,7 @@ A `BlockWork` is small and picklable; networks are loaded once per process, at t
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -107,12 +107,23 @@ def describe(source: BackboneSource) -> dict[str, Described]:
 
 @dataclass(frozen=True)
 class BlockReport:
-    """The small record that comes back from a block."""
+    """The small record that comes back from a block. `seconds` is where its time went, waiting
+    included, and `beside` what was worked meanwhile beside the networks (decode, write)."""
 
     block: int
     n_images: int
     n_decoded: int
     seconds: Mapping[str, float]
+    beside: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A block that was computed and is not in the store yet."""
+
+    writer: StoreWriter
+    task: BlockTask
+    extracted: Extracted
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +143,10 @@ class BlockWork:
 
     def __call__(self, block: int, on_images: OnImages = ignore_images) -> BlockReport:
         """Make and commit what block `block` lacks now; nothing if another run was faster."""
+        return self.commit(self.make(block, on_images))
+
+    def make(self, block: int, on_images: OnImages = ignore_images) -> Made:
+        """Compute what block `block` lacks now; the store is only read."""
         writer = StoreWriter(self.store)
         first, stop = writer.rows_of_block(block)
         paths = read_request(self.store, self.request, first=first, stop=stop)
@@ -148,7 +163,7 @@ class BlockWork:
             settled=settled,
         )
         if not tasks:
-            return BlockReport(block=block, n_images=0, n_decoded=0, seconds={})
+            return Made(writer, BlockTask(block, {}), Extracted({}, {}, n_decoded=0))
         (task,) = tasks
         image_ids = writer.store.ids_of_rows(task.rows)
         items = [
@@ -165,7 +180,21 @@ class BlockWork:
                 batch_size=self.batch_size,
                 on_images=on_images,
             )
-        return _commit(writer, task, extracted)
+        return Made(writer, task, extracted)
+
+    def commit(self, made: Made) -> BlockReport:
+        """Write every array of a block, each with its own ledger and commit record."""
+        began = time.perf_counter()
+        for data in _block_data(made.writer, made.task, made.extracted):
+            made.writer.write_block(data, versions=_versions())
+        wrote = {"write": time.perf_counter() - began}
+        return BlockReport(
+            block=made.task.block,
+            n_images=len(made.task.rows),
+            n_decoded=made.extracted.n_decoded,
+            seconds={**made.extracted.seconds, **wrote},
+            beside={**made.extracted.beside, **wrote},
+        )
 
     def _look(self, store: Store, items: Sequence[Item]) -> Look:
         if self.from_latents:
@@ -181,19 +210,6 @@ def settled_rows(records: Iterable[CommitRecord | None], *, retry_failed: bool) 
         if record is not None
         for row in (record.rows if retry_failed else (*record.rows, *record.failed))
     }
-
-
-def _commit(writer: StoreWriter, task: BlockTask, extracted: Extracted) -> BlockReport:
-    """Write every array of a block, each with its own ledger and commit record."""
-    began = time.perf_counter()
-    for data in _block_data(writer, task, extracted):
-        writer.write_block(data, versions=_versions())
-    return BlockReport(
-        block=task.block,
-        n_images=len(task.rows),
-        n_decoded=extracted.n_decoded,
-        seconds={**extracted.seconds, "write": time.perf_counter() - began},
-    )
 
 
 def _block_data(writer: StoreWriter, task: BlockTask, extracted: Extracted) -> Iterator[BlockData]:

@@ -1,6 +1,8 @@
 """What every executor owes stage one. A new one inherits `ExecutorContract` in one line."""
 
+import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -30,11 +32,17 @@ class Noting:
         self.fails = fails
 
     def __call__(self, block, on_images=ignore_images):
+        return self.commit(self.make(block, on_images))
+
+    def make(self, block, on_images=ignore_images):
         with (self.folder / str(block)).open("a") as file:
             file.write("done\n")
         if block in self.fails:
             raise self.fails[block]
         on_images(1)
+        return block
+
+    def commit(self, block):
         return BlockReport(block=block, n_images=1, n_decoded=1, seconds={})
 
     def counts(self) -> dict[int, int]:
@@ -99,11 +107,43 @@ class TestInProcess(ExecutorContract):
     def make(self):
         return InProcess()
 
-    def test_blocks_come_in_order_and_one_at_a_time(self, tmp_path):
+    def test_blocks_come_in_order_and_one_is_written_while_the_next_is_made(self, tmp_path):
         work = Noting(tmp_path)
         for position, report in enumerate(self.make().run(work, range(3))):
             assert report.block == position
-            assert work.counts() == dict.fromkeys(range(position + 1), 1)
+            assert work.counts() == dict.fromkeys(range(min(position + 2, 3)), 1)
+
+    @pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+    def test_a_block_that_was_made_is_committed_whatever_comes_after(self, tmp_path, error):
+        class Slow(Noting):
+            def commit(self, block):
+                assert threading.current_thread() is not threading.main_thread()
+                committing.set()
+                assert made_next.wait(20)
+                committed.append(block)
+                return super().commit(block)
+
+            def make(self, block, on_images=ignore_images):
+                if block == 1:
+                    assert committing.wait(20)
+                    made_next.set()
+                return super().make(block, on_images)
+
+        committing, made_next, committed = threading.Event(), threading.Event(), []
+        work = Slow(tmp_path, {1: error} if error else {})
+        with pytest.raises(error) if error else nullcontext():
+            list(self.make().run(work, range(2)))
+        assert committed == ([0] if error else [0, 1])
+
+    def test_a_write_that_fails_stops_the_run(self, tmp_path):
+        class Full(Noting):
+            def commit(self, block):
+                raise OSError("disk full")
+
+        work = Full(tmp_path)
+        with pytest.raises(OSError, match="disk full"):
+            list(self.make().run(work, range(9)))
+        assert len(work.counts()) == 2
 
     @pytest.mark.parametrize("error", [Failing, KeyboardInterrupt])
     def test_what_goes_wrong_stops_the_run_at_once(self, tmp_path, error):

@@ -1,6 +1,7 @@
 """More from one look: maps of several timesteps, latents for later ones, heads that read them."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -79,3 +80,14 @@ def test_a_head_reads_the_map_that_its_recipe_names(command, demo, store, tmp_pa
     assert done.status == 0, done.err
     (row,) = json.loads(done.out)
     assert row["score"] == pytest.approx(scored["score"].iloc[-1], abs=1e-3)
+
+
+def test_the_run_ends_with_where_the_time_went(command, demo, tmp_path):
+    Manifest.from_rows(Manifest.read(demo.manifest).rows.head(5)).write(tmp_path / "some.parquet")
+    common = ["extract", "some.parquet", "store", "--sd", "tiny", "--clip", "tiny"]
+    more = ["--ensemble", "1", "--features", "error_map,clip_embedding"]
+    done = command(*common, *more, "--root", str(demo.images), folder=tmp_path)
+    assert done.status == 0, done.err
+    for stage in ("decode", "vae", "unet", "clip", "write", "other"):
+        assert re.search(rf"│ {stage} +│ +\d+\.\d │ +\d+% │", done.out), done.out
+    assert re.search(r"^\d+\.\d images/s after .*; the limit is \w+", done.out, re.MULTILINE)

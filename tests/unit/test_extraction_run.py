@@ -63,7 +63,10 @@ def test_every_image_gets_its_row_and_the_report_adds_up(store, root):
     assert verify(found) == []
     assert (report.n_images, report.n_settled_before, report.n_decoded) == (10, 0, 10)
     assert (report.n_failed, report.failures, report.store) == (0, (), str(store))
-    assert report.seconds.keys() == {"total", "load", "decode", "fake", "write"}
+    assert report.seconds.keys() == {
+        "total", "load", "plan", "decode", "counting", "other", "write",
+    }  # fmt: skip
+    assert report.beside.keys() == {"decode", "write"}
     assert all(0 <= value <= report.seconds["total"] for value in report.seconds.values())
     working = report.seconds["total"] - report.seconds["load"]
     assert report.images_per_second == 10 / working
