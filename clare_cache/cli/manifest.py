@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clare_cache.cli.audit import audit
 from clare_cache.cli.options import AsJson, ManifestFile, Root, Workers
 from clare_cache.cli.output import count, print_failures, print_json, print_result, print_table, say
 from clare_cache.cli.progress import show_progress
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from clare_cache.manifest.assemble import Count
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(audit)
 
 
 def _list_layouts(value: bool) -> None:

@@ -15,6 +15,7 @@ from clare_cache.images.decode import (
 )
 from clare_cache.images.encode import encode_jpeg, encode_png, thumbnail
 from clare_cache.images.geometry import GEOMETRIES, center_crop, resize_and_crop, squash
+from clare_cache.images.traits import Traits, read_traits
 from clare_cache.images.views import View, find_view, view_spellings
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "MAX_PIXELS",
     "MIN_SIDE_PX",
     "ImageInfo",
+    "Traits",
     "View",
     "center_crop",
     "decode",
@@ -31,6 +33,7 @@ __all__ = [
     "encode_png",
     "find_view",
     "probe",
+    "read_traits",
     "resize_and_crop",
     "squash",
     "thumbnail",

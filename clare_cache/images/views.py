@@ -29,6 +29,7 @@ Perturb = Callable[[Pixels, np.random.Generator], Pixels]
 RINE_PX = 256
 RINE_SHARE = 0.5
 CROP_PX = 224
+MATCHED_PX = 256
 CORNERS = 5
 
 
@@ -104,6 +105,12 @@ def _tencrop(number: str) -> Perturb:
     return lambda pixels, rng: corner_crop(pixels, int(number))
 
 
+def _matched(quality: str) -> Perturb | None:
+    if not 1 <= int(quality) <= 100:
+        return None
+    return lambda pixels, rng: match(pixels, int(quality))
+
+
 def _rine(source: str, kind: str) -> Perturb:
     return lambda pixels, rng: rine(pixels, kind, rng, as_code=source == "code")
 
@@ -112,6 +119,22 @@ def recompress(pixels: Pixels, quality: int) -> Pixels:
     """Through a JPEG of this quality, chroma at half size."""
     with Image.open(io.BytesIO(encode_jpeg(pixels, quality))) as image:
         return np.array(image)
+
+
+def match(pixels: Pixels, quality: int) -> Pixels:
+    """Every picture alike from the outside: MATCHED_PX square from the middle, JPEG of `quality`.
+
+    The shorter side is resized to MATCHED_PX first (bicubic, antialiased), so that resolution and
+    the grid of an earlier JPEG are gone as well; what an earlier compression took from the picture
+    is not brought back.
+    """
+    height, width = pixels.shape[:2]
+    factor = MATCHED_PX / min(height, width)
+    height, width = (max(round(side * factor), MATCHED_PX) for side in (height, width))
+    resized = _resized(pixels, width=width, height=height, how=Image.Resampling.BICUBIC)
+    top, left = (height - MATCHED_PX) // 2, (width - MATCHED_PX) // 2
+    middle = resized[top : top + MATCHED_PX, left : left + MATCHED_PX]
+    return recompress(np.ascontiguousarray(middle), quality)
 
 
 def blur(pixels: Pixels, sigma: float) -> Pixels:
@@ -281,6 +304,10 @@ _NUMBER = r"(\d+(?:\.\d+)?)"
 _SPELLINGS: list[tuple[tuple[str, Callable[..., Perturb | None]], tuple[str, str]]] = [
     ((CLEAN, _clean), ("clean", "the picture as it is")),
     ((r"jpeg-q(\d{1,3})", _jpeg), ("jpeg-qQ", "JPEG of quality Q, 1 to 100")),
+    (
+        (r"matched-jpeg-q(\d{1,3})", _matched),
+        ("matched-jpeg-qQ", "256 px square, JPEG of quality Q: no file differs from outside"),
+    ),
     ((f"blur-s{_NUMBER}", _blur), ("blur-sS", "Gaussian blur of S pixels")),
     ((f"resize-x{_NUMBER}", _resize), ("resize-xF", "both sides times F")),
     ((f"crop-f{_NUMBER}", _crop), ("crop-fF", "the central share F of both sides")),

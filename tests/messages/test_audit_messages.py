@@ -1,0 +1,83 @@
+"""What the audit says of a data set with a shortcut, word for word."""
+
+import json
+
+import numpy as np
+import pytest
+
+from clare_cache.errors import ManifestError
+from clare_cache.workflow.audit import audit_manifest
+from tests.shortcut_data import write_data_set, write_run
+
+
+def test_a_shortcut_ends_with_status_1_and_says_what_to_do(command, tmp_path):
+    write_data_set(tmp_path / "data", ridden=True).write(tmp_path / "m.csv")
+    done = command("manifest", "audit", "m.csv", "--root", "data", folder=tmp_path)
+    assert done.status == 1
+    lines = done.out.splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith("Without"))
+    assert lines[first].startswith(
+        "Without seeing a picture, fakes of sdxl are told from reals with an AUC of 1.000 (1.000 "
+        "to 1.000), by JPEG quantisation tables (real quality 75 100%, fake none 100%); "
+    )
+    assert "format (real JPEG 100%, fake PNG 100%)" in lines[first]
+    assert lines[first + 1 :] == [
+        "A detector can learn this instead of what the pictures show, and will seem to work "
+        "wherever the files differ in the same way.",
+        "Extract a view in which every picture has one size, format and quality, and train and "
+        "test on it: `clare-cache extract m.csv STORE --views clean,matched-jpeg-q90`. It "
+        "removes what the file says, not what an earlier compression did to the picture.",
+        "After training, `clare-cache manifest audit m.csv --runs RUN` scores heads on pairs of "
+        "files that look alike from outside.",
+        "m.csv: 48 images looked at, 1 shortcut in 1 comparison",
+    ]
+    accepted = command("manifest", "audit", "m.csv", "--root", "data", "--accept", folder=tmp_path)
+    assert accepted.status == 0
+
+
+def test_an_honest_data_set_ends_with_status_0(command, tmp_path):
+    write_data_set(tmp_path / "data", ridden=False).write(tmp_path / "m.csv")
+    done = command("manifest", "audit", "m.csv", "--root", "data", "--json", folder=tmp_path)
+    assert done.status == 0
+    report = json.loads(done.out)
+    assert report["shortcut"] is False
+    assert report["advice"] == []
+    [finding] = report["findings"]
+    assert (finding["n_real"], finding["n_fake"], finding["n_groups"]) == (24, 24, 12)
+
+
+def test_runs_are_scored_on_pairs(command, tmp_path):
+    manifest = write_data_set(tmp_path / "data", n=60, ridden=False)
+    manifest.write(tmp_path / "m.csv")
+    write_run(tmp_path / "run", manifest, manifest.rows["label"].to_numpy(np.float64))
+    done = command("manifest", "audit", "m.csv", "--root", "data", "--runs", "run", folder=tmp_path)
+    assert done.status == 0
+    line = next(line for line in done.out.splitlines() if "│ test, " in line)
+    assert [cell.strip() for cell in line.strip("│").split("│")][:3] == [
+        "test, made: sdxl",
+        "30 / 30",
+        "1.000",
+    ]
+
+
+def test_what_cannot_be_audited(tmp_path):
+    manifest = write_data_set(tmp_path / "data", n=4, ridden=False)
+    with pytest.raises(ManifestError) as caught:
+        audit_manifest(manifest.where(label=1), root=tmp_path / "data")
+    assert str(caught.value) == (
+        "manifest audit: expected real and fake images, found 0 real and 4 fake. Audit what is "
+        "to be told apart."
+    )
+    with pytest.raises(ManifestError) as caught:
+        audit_manifest(manifest, root=tmp_path)
+    assert str(caught.value) == (
+        f"manifest audit: 8 of 8 images cannot be looked at below {tmp_path}, the first is "
+        "real/000.png: No such file or directory. Correct --root."
+    )
+
+
+def test_generators_of_one_group_are_named(command, tmp_path):
+    write_data_set(tmp_path / "data", n=4, ridden=False).write(tmp_path / "m.csv")
+    done = command("manifest", "audit", "m.csv", "--root", "data", folder=tmp_path)
+    assert done.status == 0
+    assert "Not judged, real or fake images of fewer than two groups: sdxl." in done.out
