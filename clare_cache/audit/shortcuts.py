@@ -184,10 +184,13 @@ def _cross_validated(
     shuffled = {trait: np.zeros(len(labels)) for trait in columns}
     for number, (train, test) in enumerate(folds):
         forest = RandomForestClassifier(
-            n_estimators=60, min_samples_leaf=2, class_weight="balanced", random_state=seed
+            n_estimators=40, min_samples_leaf=2, class_weight="balanced", random_state=seed
         ).fit(matrix[train], labels[train])
         scores[test] = _fake_probability(forest, matrix[test])
         for (trait, values), end in zip(columns.items(), ends, strict=True):
+            if not np.ptp(values[test], axis=0).any():  # shuffling equal rows changes nothing
+                shuffled[trait][test] = scores[test]
+                continue
             permuted = matrix[test].copy()
             order = generator_for(seed, f"{trait}/{number}", "permutation").permutation(len(test))
             mine = slice(end - values.shape[1], end)
@@ -205,6 +208,8 @@ def _alone(
     """Cross-validated AUC of one trait by a shallow tree: importance alone hides behind others."""
     from sklearn.tree import DecisionTreeClassifier
 
+    if not np.ptp(values, axis=0).any():
+        return 0.5
     scores = np.zeros(len(labels))
     for train, test in folds:
         tree = DecisionTreeClassifier(
