@@ -50,6 +50,7 @@ class FakeBackbone:
         self.seen: list[list[ImageId]] = []
         self.wanted: list[tuple[str, ...]] = []
         self.most_waiting = 0
+        self.largest_batch = 16
         self._n_waiting = 0
         self._lock = threading.Lock()
 

@@ -14,11 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clare_cache.backbones.config import ClipConfig
-from clare_cache.backbones.numerics import float32_products, pick_device, torch_dtype
+from clare_cache.backbones.numerics import (
+    float32_products,
+    full_memory,
+    largest_batch,
+    pick_device,
+    torch_dtype,
+)
 from clare_cache.backbones.stopwatch import Stopwatch
 from clare_cache.errors import BackboneError
-from clare_cache.images import GEOMETRIES, decoder_declared
-from clare_cache.types import ArraySpec, ImageId, Pixels
+from clare_cache.images import Preparation, decoder_declared
+from clare_cache.types import ArraySpec, ImageId
 
 
 class ClipBackbone:
@@ -50,11 +56,13 @@ class ClipBackbone:
         self.device = pick_device(device)
         self._stopwatch = Stopwatch(self.device)
         self.take_seconds = self._stopwatch.take
+        self.largest_batch = largest_batch(self.device)
         self._visual = visual.to(self.device)
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
         size = visual.image_size
         self._size_px = int(size if isinstance(size, int) else size[0])
+        self.preprocess = Preparation(config.geometry, self._size_px)
         self._identity = {**identity, "mean": list(mean), "std": list(std)}
         describe = _describe_transformer if hasattr(visual, "transformer") else _describe_resnet
         self.arrays: tuple[ArraySpec, ...] = describe(visual, config.stored_dtype)
@@ -76,20 +84,17 @@ class ClipBackbone:
             **self._identity,
         }
 
-    def preprocess(self, pixels: Pixels) -> Pixels:
-        """(H, W, 3) → (size, size, 3) by the configured geometry; size is the model's."""
-        return GEOMETRIES[self.config.geometry](pixels, self._size_px)
-
     def __call__(
         self, batch: NDArray[np.generic], image_ids: Sequence[ImageId], wanted: Sequence[str]
     ) -> dict[str, NDArray[np.generic]]:
         """(B, size, size, 3) → the wanted arrays, each (B, *shape), all from one forward pass."""
-        features = self.features_from(self._normalise(batch), wanted)
-        return {
-            spec.name: features[spec.name].cpu().numpy()
-            for spec in self.arrays
-            if spec.name in features
-        }
+        with full_memory():
+            features = self.features_from(self._normalise(batch), wanted)
+            return {
+                spec.name: features[spec.name].cpu().numpy()
+                for spec in self.arrays
+                if spec.name in features
+            }
 
     @torch.inference_mode()
     def features_from(self, pixels: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:

@@ -17,11 +17,17 @@ from torch import Tensor
 
 from clare_cache.backbones.config import ErrorMapConfig
 from clare_cache.backbones.features import VAE_LATENT, ErrorMapName, read_error_map_name
-from clare_cache.backbones.numerics import float32_products, pick_device, torch_dtype
+from clare_cache.backbones.numerics import (
+    float32_products,
+    full_memory,
+    largest_batch,
+    pick_device,
+    torch_dtype,
+)
 from clare_cache.backbones.stable_diffusion import StableDiffusion
 from clare_cache.backbones.stopwatch import Stopwatch
 from clare_cache.errors import BackboneError, raise_faults
-from clare_cache.images import GEOMETRIES, decoder_declared
+from clare_cache.images import Preparation, decoder_declared
 from clare_cache.seeds import standard_normal
 from clare_cache.types import ArraySpec, ImageId, Pixels
 
@@ -71,6 +77,7 @@ class ErrorMapBackbone:
         device: str = "cpu",
     ) -> None:
         self.config = config
+        self.preprocess = Preparation(GEOMETRY, config.size_px)
         self._maps = {
             name.name: _ErrorMap.of(name, config)
             for name in map(read_error_map_name, features)
@@ -83,6 +90,7 @@ class ErrorMapBackbone:
         self.device = pick_device(device)
         self._stopwatch = Stopwatch(self.device)
         self.take_seconds = self._stopwatch.take
+        self.largest_batch = largest_batch(self.device)
         self._parts_vae = parts.vae
         self._unet = parts.unet.to(self.device)
         self._prompt = parts.prompt_embedding.to(self.device, self._unet.dtype)
@@ -150,10 +158,6 @@ class ErrorMapBackbone:
         # Not before it is asked for: maps that are made from latents need no VAE.
         return self._parts_vae.to(self.device)
 
-    def preprocess(self, pixels: Pixels) -> Pixels:
-        """(H, W, 3) → (size_px, size_px, 3), bicubic; the aspect ratio is not kept."""
-        return GEOMETRIES[GEOMETRY](pixels, self.config.size_px)
-
     def __call__(
         self, batch: NDArray[np.generic], image_ids: Sequence[ImageId], wanted: Sequence[str]
     ) -> dict[str, NDArray[np.generic]]:
@@ -161,11 +165,10 @@ class ErrorMapBackbone:
         asked = [spec.name for spec in self.arrays if spec.name in wanted]
         if not asked:
             return {}
-        mean, std = self.posterior(batch)
-        latents = (
-            mean + std * self._draw(image_ids, ["latent_sample"])[:, 0]
-        ) * self.scaling_factor
-        return self.arrays_from(latents, image_ids, asked)
+        with full_memory():
+            mean, std = self.posterior(batch)
+            drawn = self._draw(image_ids, ["latent_sample"])[:, 0]
+            return self.arrays_from((mean + std * drawn) * self.scaling_factor, image_ids, asked)
 
     def arrays_from(
         self, latents: Tensor, image_ids: Sequence[ImageId], asked: Sequence[str]
@@ -262,6 +265,8 @@ class ErrorMapFromLatent:
         self.arrays = self._backbone.arrays
         self.declared = self._backbone.declared
         self.take_seconds = self._backbone.take_seconds
+        # Larger ones are not tried: the UNet takes its rows in parts of UNET_ROWS anyway.
+        self.largest_batch = 0
 
     def preprocess(self, pixels: Pixels) -> Pixels:
         """Latents need no preparation."""
@@ -274,8 +279,9 @@ class ErrorMapFromLatent:
         asked = [spec.name for spec in self.arrays if spec.name in wanted]
         if not asked:
             return {}
-        latents = torch.from_numpy(np.ascontiguousarray(batch)).to(self._backbone.device)
-        return self._backbone.arrays_from(latents.float(), image_ids, asked)
+        with full_memory():
+            latents = torch.from_numpy(np.ascontiguousarray(batch)).to(self._backbone.device)
+            return self._backbone.arrays_from(latents.float(), image_ids, asked)
 
 
 def _vae_factor(parts: StableDiffusion) -> int:

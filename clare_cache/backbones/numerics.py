@@ -66,6 +66,20 @@ def float32_products(device: torch.device, dtype: str) -> Iterator[None]:
         cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
+def largest_batch(device: torch.device) -> int:
+    """Pictures at once beyond which nothing is to be gained: a CPU is busy with a few."""
+    return 256 if device.type == "cuda" else 16
+
+
+@contextmanager
+def full_memory() -> Iterator[None]:
+    """A block in which a GPU's full memory is a MemoryError, as the host's is."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from None
+
+
 @contextmanager
 def seeded_init(seed: int = RANDOM_SEED) -> Iterator[None]:
     """A block in which CPU initialisation is a function of `seed`; outside it nothing changes."""

@@ -17,17 +17,22 @@ class Backbone(Protocol):
     precision …) and nothing else: two backbones with equal declarations are interchangeable.
     `source` is the spelling (`--sd`, `--clip`) that loads these weights again; it never enters a
     fingerprint. `take_seconds()` is the time spent in each of its networks since it was last asked,
-    by the network's name.
+    by the network's name. `largest_batch` is how many pictures at once may bring speed on its
+    device.
     """
 
     name: str
     source: str
     arrays: tuple[ArraySpec, ...]
+    largest_batch: int
 
     def declared(self, array: str) -> Mapping[str, Any]: ...
 
     def preprocess(self, pixels: Pixels) -> Pixels:
-        """One decoded picture (H, W, 3) → the fixed-size uint8 picture the network looks at."""
+        """One decoded picture (H, W, 3) → the fixed-size uint8 picture the network looks at.
+
+        As an attribute it can be pickled alone (`images.Preparation`), so that other processes
+        prepare pictures without the network. May raise ImageError."""
         ...
 
     def take_seconds(self) -> Mapping[str, float]: ...
@@ -38,5 +43,5 @@ class Backbone(Protocol):
         """(B, h, w, 3) preprocessed pictures (of `ErrorMapFromLatent`: latents) → the wanted
         arrays, each (B, *shape), dtype as declared. Row i depends on picture i and id i alone, up
         to the rounding of batched arithmetic. Values may be non-finite: the caller refuses those
-        rows."""
+        rows. Raises MemoryError when the batch does not fit into the device's memory."""
         ...

@@ -28,5 +28,7 @@ Clip = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: the GPU if there is one.")]
-Workers = Annotated[int, typer.Option(min=1, help="Threads that read and decode images.")]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Threads or processes that read and decode images.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -1,7 +1,7 @@
 """`clare-cache extract`: stage one."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -75,8 +75,14 @@ def extract(
         str, typer.Option(help="Precision of UNet and CLIP: float32, tf32, float16, bfloat16.")
     ] = "float32",
     device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 16,
+    batch_size: Annotated[
+        str, typer.Option(help="Images per forward pass; auto tries out what pays on this device.")
+    ] = "16",
     workers: Workers = 2,
+    decode_in: Annotated[
+        str,
+        typer.Option(help="Read and decode in threads, or in as many processes of their own."),
+    ] = "threads",
     block_rows: Annotated[
         int | None, typer.Option(min=1, help="New stores: images committed together.")
     ] = None,
@@ -132,8 +138,9 @@ def extract(
             ),
             image_tower=ClipConfig(geometry=geometry, tap=tap, dtype=dtype),
             device=device,
-            batch_size=batch_size,
+            batch_size=_batch_size(batch_size),
             workers=workers,
+            decode_in=decode_in,  # type: ignore[arg-type]  # checked there, with all else
             block_rows=block_rows,
             retry_failed=retry_failed,
             from_latents=from_latents,
@@ -151,11 +158,21 @@ def extract(
         )
         if report.n_decoded:
             _print_timing(report)
+    for note in report.notes:
+        say(note)
     if report.failures:
         say(f"{report.n_failed} images could not be used (--retry-failed tries them again):")
         by_image = {line.image_id: vars(line) for line in report.failures}
         print_failures(list(by_image.values()))
         raise typer.Exit(3)
+
+
+def _batch_size(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"--batch-size {text}: expected auto or a number from 1")
+    return int(text)
 
 
 def _shard(index: int | None, count: int | None) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clare_cache.errors import ExtractError, StoreMismatch
-from clare_cache.extraction.block import Item, Job, Prepared
+from clare_cache.extraction.decoding import Item, Prepare, Prepared
 from clare_cache.fingerprint import differences
 from clare_cache.store import Store
 from clare_cache.types import Failure
@@ -26,11 +26,11 @@ class StoredLatents:
 
     rows: Mapping[str, Mapping[int, NDArray[np.generic] | Failure]]
 
-    def __call__(self, item: Item, jobs: Mapping[str, Sequence[Job]]) -> Prepared:
-        """The latent of an image in each view, for each of that view's jobs."""
-        found = {view: self.rows[view][item.row] for view in jobs}
+    def __call__(self, item: Item, prepare: Mapping[str, Sequence[Prepare]]) -> Prepared:
+        """The latent of an image in each view, for each network."""
+        found = {view: self.rows[view][item.row] for view in prepare}
         return {
-            view: latent if isinstance(latent, Failure) else [latent] * len(jobs[view])
+            view: latent if isinstance(latent, Failure) else [latent] * len(prepare[view])
             for view, latent in found.items()
         }
 

@@ -9,9 +9,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.errors import ExtractError
+from clare_cache.extraction.decoding import DecodeIn, close_processes
 from clare_cache.extraction.executors import Executor, InProcess
 from clare_cache.extraction.latents import LATENT, check_latents
 from clare_cache.extraction.plan import plan_blocks
@@ -48,8 +50,8 @@ class ExtractReport:
     `seconds` has the whole ("total") and where it went: load (the networks), plan, and, added up
     over all workers, decode (waiting for pictures), each network by its name, write (waiting for
     the store) and other. `beside` is the work done meanwhile by threads that read and decode, and
-    by the one that writes. `failures` are the asked-for images in the ledger, of this call or
-    earlier.
+    by the one that writes. `notes` are what the run has to tell. `failures` are the asked-for
+    images in the ledger, of this call or earlier.
     """
 
     store: str
@@ -59,6 +61,7 @@ class ExtractReport:
     failures: tuple[LedgerLine, ...]
     seconds: Mapping[str, float] = field(default_factory=dict)
     beside: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def n_failed(self) -> int:
@@ -78,8 +81,9 @@ def extract_features(
     backbones: Sequence[Backbone] | BackboneSource,
     features: Sequence[str],
     views: Sequence[str] = (CLEAN,),
-    batch_size: int = 16,
+    batch_size: int | Literal["auto"] = 16,
     workers: int = 2,
+    decode_in: DecodeIn = "threads",
     block_rows: int | None = None,
     retry_failed: bool = False,
     shard: tuple[int, int] | None = None,
@@ -92,6 +96,7 @@ def extract_features(
     A block is committed as a whole, so an interrupt costs at most the block in work; calling
     again does what is missing and nothing else. Images in the ledger count as done unless
     `retry_failed`. `shard` (i, n) does only every n-th block, for n processes side by side.
+    `decode_in` "processes" has `workers` processes, not threads, read and decode images.
     With `from_latents` the backbones are shown the store's `vae_latent` and no image is opened.
     Raises StoreMismatch when the store was made from other inputs, ExtractError when no backbone
     makes a feature or `root` is not the folder of the images.
@@ -149,15 +154,20 @@ def extract_features(
         workers=workers,
         retry_failed=retry_failed,
         from_latents=from_latents,
+        decode_in=decode_in,
     )
     seconds, beside = defaultdict[str, float](float), defaultdict[str, float](float)
     seconds |= {"load": loaded, "plan": time.perf_counter() - began - loaded}
-    n_decoded = 0
-    for report in executor.run(work, [task.block for task in mine], on_images=on_images):
-        for total, spent in ((seconds, report.seconds), (beside, report.beside)):
-            for stage, value in spent.items():
-                total[stage] += value
-        n_decoded += report.n_decoded
+    n_decoded, notes = 0, list[str]()
+    try:
+        for report in executor.run(work, [task.block for task in mine], on_images=on_images):
+            for total, spent in ((seconds, report.seconds), (beside, report.beside)):
+                for stage, value in spent.items():
+                    total[stage] += value
+            n_decoded += report.n_decoded
+            notes += [note for note in report.notes if note not in notes]
+    finally:
+        close_processes()
     seconds["total"] = time.perf_counter() - began
     return ExtractReport(
         store=str(store),
@@ -167,6 +177,7 @@ def extract_features(
         failures=_failures(writer.place, views, features, images),
         seconds=dict(seconds),
         beside=dict(beside),
+        notes=tuple(notes),
     )
 
 

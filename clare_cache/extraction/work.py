@@ -5,19 +5,21 @@ A `BlockWork` is small and picklable; networks are loaded once per process, at t
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from clare_cache.backbones import load_backbones
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.backbones.protocol import Backbone
-from clare_cache.extraction.block import Extracted, Item, Look, Pictures, extract_block
+from clare_cache.extraction.block import Extracted, extract_block
+from clare_cache.extraction.decoding import DecodeIn, Item, Look, Pictures, open_pool
+from clare_cache.extraction.fitting import SMALLEST_BATCH, choose_batch_size
 from clare_cache.extraction.latents import read_latents
 from clare_cache.extraction.plan import BlockTask, plan_blocks
 from clare_cache.extraction.request import read_request
@@ -108,13 +110,15 @@ def describe(source: BackboneSource) -> dict[str, Described]:
 @dataclass(frozen=True)
 class BlockReport:
     """The small record that comes back from a block. `seconds` is where its time went, waiting
-    included, and `beside` what was worked meanwhile beside the networks (decode, write)."""
+    included, and `beside` what was worked meanwhile beside the networks (decode, write). `notes`
+    is what the user should hear."""
 
     block: int
     n_images: int
     n_decoded: int
     seconds: Mapping[str, float]
     beside: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +140,11 @@ class BlockWork:
     views: tuple[str, ...]
     features: tuple[str, ...]
     backbones: BackboneSource
-    batch_size: int
+    batch_size: int | Literal["auto"]
     workers: int
     retry_failed: bool = False
     from_latents: bool = False
+    decode_in: DecodeIn = "threads"
 
     def __call__(self, block: int, on_images: OnImages = ignore_images) -> BlockReport:
         """Make and commit what block `block` lacks now; nothing if another run was faster."""
@@ -170,14 +175,17 @@ class BlockWork:
             Item(row=row, image_id=image_id, paths=paths[row])
             for row, image_id in zip(task.rows, image_ids, strict=True)
         ]
-        with ThreadPoolExecutor(max_workers=self.workers) as pool:
+        backbones = self.backbones.load()
+        # Latents are only looked up: no process is worth that.
+        kind: DecodeIn = "threads" if self.from_latents else self.decode_in
+        with open_pool(kind, self.workers) as pool:
             extracted = extract_block(
                 items,
                 {array: frozenset(rows) for array, rows in task.missing.items()},
-                backbones=self.backbones.load(),
+                backbones=backbones,
                 look=self._look(writer.store, items),
                 pool=pool,
-                batch_size=self.batch_size,
+                batch_size=self._batch_size(backbones),
                 on_images=on_images,
             )
         return Made(writer, task, extracted)
@@ -194,12 +202,26 @@ class BlockWork:
             n_decoded=made.extracted.n_decoded,
             seconds={**made.extracted.seconds, **wrote},
             beside={**made.extracted.beside, **wrote},
+            notes=made.extracted.notes,
         )
+
+    def _batch_size(self, backbones: Sequence[Backbone]) -> int:
+        if self.batch_size != "auto":
+            return self.batch_size
+        if not backbones:
+            return SMALLEST_BATCH
+        if backbones[0] not in _chosen:
+            _chosen[backbones[0]] = choose_batch_size(backbones, self.features)
+        return _chosen[backbones[0]]
 
     def _look(self, store: Store, items: Sequence[Item]) -> Look:
         if self.from_latents:
             return read_latents(store, self.views, items)
         return Pictures(self.root)
+
+
+_chosen: WeakKeyDictionary[Backbone, int] = WeakKeyDictionary()
+"""The batch size that was tried out for these backbones, by the first of them."""
 
 
 def settled_rows(records: Iterable[CommitRecord | None], *, retry_failed: bool) -> set[int]:

@@ -14,7 +14,13 @@ from clare_cache.images.decode import (
     probe,
 )
 from clare_cache.images.encode import encode_jpeg, encode_png, thumbnail
-from clare_cache.images.geometry import GEOMETRIES, center_crop, resize_and_crop, squash
+from clare_cache.images.geometry import (
+    GEOMETRIES,
+    Preparation,
+    center_crop,
+    resize_and_crop,
+    squash,
+)
 from clare_cache.images.traits import Traits, read_traits
 from clare_cache.images.views import View, find_view, view_spellings
 
@@ -23,6 +29,7 @@ __all__ = [
     "MAX_PIXELS",
     "MIN_SIDE_PX",
     "ImageInfo",
+    "Preparation",
     "Traits",
     "View",
     "center_crop",

@@ -1,6 +1,7 @@
 """Pixels → the size a network wants. Fixed rules, no randomness, no normalisation."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -51,6 +52,18 @@ GEOMETRIES: Mapping[str, Callable[[Pixels, int], Pixels]] = {
     "center-crop": center_crop,
 }
 """The geometries by the name under which features declare them."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A decoded picture (H, W, 3) → (size_px, size_px, 3) by the geometry of that name: what a
+    network's preprocessing is to another process."""
+
+    geometry: str
+    size_px: int
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        return GEOMETRIES[self.geometry](pixels, self.size_px)
 
 
 def _resize(pixels: Pixels, *, width: int, height: int) -> Pixels:

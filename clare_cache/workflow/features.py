@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from clare_cache.backbones import (
     DEFAULT_FEATURES,
@@ -16,7 +16,13 @@ from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.backbones.features import read_error_map_name
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.errors import ExtractError, ImageError, raise_faults
-from clare_cache.extraction import BackboneSpec, ExtractReport, extract_features
+from clare_cache.extraction import (
+    DECODE_IN,
+    BackboneSpec,
+    DecodeIn,
+    ExtractReport,
+    extract_features,
+)
 from clare_cache.extraction.clusters import open_executor
 from clare_cache.images import find_view
 from clare_cache.manifest import Manifest
@@ -38,8 +44,9 @@ def extract(
     error_map: ErrorMapConfig | None = None,
     image_tower: ClipConfig | None = None,
     device: str = "auto",
-    batch_size: int = 16,
+    batch_size: int | Literal["auto"] = 16,
     workers: int = 2,
+    decode_in: DecodeIn = "threads",
     block_rows: int | None = None,
     retry_failed: bool = False,
     cluster: str | None = None,
@@ -55,7 +62,8 @@ def extract(
     `sd` and `clip` name the weights (see `clare-cache extract --help`); only networks that the
     features need are loaded. `cluster` ("local:N", "cuda", "slurm:FILE") or `dask` (a scheduler's
     address) has the blocks done elsewhere; `shard` (i, n) does every n-th block here. With
-    `from_latents` error maps are made from the store's `vae_latent`, and no image is opened. Raises
+    `from_latents` error maps are made from the store's `vae_latent`, and no image is opened.
+    `decode_in` "processes" has `workers` processes, not threads, read and decode. Raises
     ExtractError for unknown features or views, StoreMismatch when the store was made from other
     inputs.
     """
@@ -69,6 +77,13 @@ def extract(
             find_view(view)
         except ImageError as error:
             faults.append(f"view {error.reason}")
+    if decode_in not in DECODE_IN:
+        faults.append(f"decode_in: expected one of {', '.join(DECODE_IN)}, found {decode_in}")
+    elif decode_in == "processes" and (cluster or dask):
+        faults.append(
+            "decode_in: expected threads with --cluster and --dask, whose workers are processes "
+            "already, found processes"
+        )
     if from_latents:
         faults += [
             f"feature {name}: expected error maps alone with --from-latents, found {name}"
@@ -101,6 +116,7 @@ def extract(
             views=views,
             batch_size=batch_size,
             workers=workers,
+            decode_in=decode_in,
             block_rows=block_rows,
             retry_failed=retry_failed,
             shard=shard,

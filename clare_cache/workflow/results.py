@@ -19,7 +19,7 @@ from clare_cache.evaluate import (
     read_config,
     read_predictions,
 )
-from clare_cache.extraction.block import Item, load_pixels
+from clare_cache.extraction.decoding import Item, load_pixels
 from clare_cache.files import read_json, write_whole
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features

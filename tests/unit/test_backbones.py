@@ -13,7 +13,7 @@ from clare_cache.backbones import ErrorMapConfig, backbone_of, load_backbones
 from clare_cache.backbones.clip_models import HUB_FILES
 from clare_cache.backbones.clip_training import CONFIG_FILE
 from clare_cache.backbones.diffusers_folder import FOLDER_FILES
-from clare_cache.backbones.numerics import float32_products, seeded_init
+from clare_cache.backbones.numerics import float32_products, full_memory, seeded_init
 
 HEAVY = ("torch", "diffusers", "transformers", "open_clip", "PIL")
 
@@ -64,6 +64,13 @@ def test_products_are_rounded_in_the_block_alone_and_only_if_allowed(dtype, allo
     assert (cudnn.allow_tf32, matmul.allow_tf32) == before
     with float32_products(torch.device("cpu"), dtype):
         assert (cudnn.allow_tf32, matmul.allow_tf32) == before
+
+
+def test_a_full_gpu_is_a_memory_error():
+    with pytest.raises(MemoryError, match="tried to allocate"), full_memory():
+        raise torch.OutOfMemoryError("CUDA out of memory, tried to allocate 2 GiB")
+    with pytest.raises(RuntimeError, match="other"), full_memory():
+        raise RuntimeError("other")
 
 
 def test_seeded_init_repeats_itself_and_hides_itself():

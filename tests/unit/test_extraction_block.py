@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from clare_cache.errors import ImageError
-from clare_cache.extraction.block import Extracted, Item, Pictures, extract_block, load_pixels
+from clare_cache.extraction.block import Extracted, extract_block
+from clare_cache.extraction.decoding import Item, Pictures, load_pixels
 from clare_cache.images import decode
 from clare_cache.types import Failure
 from tests.fake_backbone import CODE, GRID, MEAN, FakeBackbone, make_image, write_images
@@ -62,7 +63,7 @@ def test_every_array_holds_what_the_backbone_makes_of_the_decoded_file(tmp_path,
 def test_one_decode_feeds_every_backbone(tmp_path, items, pool, monkeypatch):
     decoded = []
     monkeypatch.setattr(
-        "clare_cache.extraction.block.decode", lambda data: decoded.append(data) or decode(data)
+        "clare_cache.extraction.decoding.decode", lambda data: decoded.append(data) or decode(data)
     )
     one, other = FakeBackbone(arrays=[MEAN]), FakeBackbone(name="other", arrays=[GRID, CODE])
     found = run(items, all_rows(items, "mean", "grid"), [one, other], tmp_path, pool)

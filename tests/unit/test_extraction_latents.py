@@ -18,7 +18,7 @@ MAP = ArraySpec("error_map-t9", (2, 2), ("row", "column"), "float32", "three tim
 class FakeVae:
     """Pictures → four of their pixels."""
 
-    name, source, arrays = "error_map", "fake weights", (LATENT,)
+    name, source, arrays, largest_batch = "error_map", "fake weights", (LATENT,), 0
 
     def __init__(self, seed=0) -> None:
         self.seed = seed

@@ -371,7 +371,7 @@ def test_one_decode_serves_every_view_and_each_view_its_own_picture(store, root,
     images = write_images(root, 5)
     decoded = []
     monkeypatch.setattr(
-        "clare_cache.extraction.block.decode", lambda data: decoded.append(data) or decode(data)
+        "clare_cache.extraction.decoding.decode", lambda data: decoded.append(data) or decode(data)
     )
     report = extract(store, images, root, views=["clean", "flip", "noise-s20"])
     assert len(decoded) == report.n_decoded == 5
