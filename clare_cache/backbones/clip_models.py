@@ -24,10 +24,11 @@ from clare_cache.backbones.clip_training import (
     training_of_tag,
 )
 from clare_cache.backbones.config import ClipConfig
-from clare_cache.backbones.hub import fetch_file, first_line
+from clare_cache.backbones.hub import cached_revision, fetch_file, first_line
 from clare_cache.backbones.numerics import random_identity, seeded_init, torch_dtype
 from clare_cache.backbones.text import ClipTextTower
 from clare_cache.backbones.tiny_init import sharpen_tiny_patches
+from clare_cache.backbones.weights_record import pinned_source, split_revision
 from clare_cache.errors import BackboneError, raise_faults
 from clare_cache.fingerprint import file_digest
 
@@ -95,8 +96,9 @@ class LoadedClip:
 
 
 def load_clip(spec: str) -> LoadedClip:
-    """The CLIP that `spec` names: `MODEL:TAG` (open_clip's names, from the hub), `MODEL:FILE`
-    (safetensors or a state dict), `random:MODEL` (seeded weights), or `tiny`.
+    """The CLIP that `spec` names: `MODEL:TAG` (open_clip's names, from the hub, with an optional
+    `@revision`), `MODEL:FILE` (safetensors or a state dict), `random:MODEL` (seeded weights), or
+    `tiny`.
 
     Raises BackboneError when the model is unknown, not a plain vision transformer or CLIP's own
     ResNet, or not what the weights were trained as (for a file: as its digest, the
@@ -114,22 +116,25 @@ def load_clip(spec: str) -> LoadedClip:
             f"Write for example ViT-L-14{QUICK}:openai."
         )
     if name == "random":
-        return _initialise(weights, _model_config(weights, spec), source=spec)
-    config, source = _model_config(name, spec), spec
+        return _initialise(weights, model_config(weights, spec), source=spec)
+    config = model_config(name, spec)
+    weights, revision = split_revision(weights)
     path = Path(weights).expanduser()
     if path.is_file():
         digest = file_digest(path)
         trained = training_of_file(name, path, digest)
         refuse_other_activation(config, trained, name=name, weights=weights)
         # Whoever loads it again may stand in another folder.
-        source = f"{name}:{path.absolute()}"
+        source = f"{name}:{pinned_source(path, path.parent, revision, asked=f'CLIP {spec}')}"
     elif path.suffix in WEIGHT_SUFFIXES or "/" in weights:
         raise BackboneError(f"CLIP {spec}: expected a weights file, found none. Check the path.")
     else:
         trained = training_of_tag(name, weights)
         refuse_other_activation(config, trained, name=name, weights=weights)
-        path = _fetch(trained, name=name, tag=weights, spec=spec)
+        path = _fetch(trained, name=name, tag=weights, revision=revision, spec=spec)
         digest = file_digest(path)
+        commit = cached_revision(path.parent) or revision
+        source = f"{name}:{weights}@{commit}" if commit else f"{name}:{weights}"
     model = build_clip(config)
     _fill(model, path, spec=spec)
     return _loaded(
@@ -196,7 +201,8 @@ def _loaded(
     )
 
 
-def _model_config(name: str, spec: str) -> dict[str, Any]:
+def model_config(name: str, spec: str) -> dict[str, Any]:
+    """open_clip's configuration of a model, if it is CLIP's own kind. Raises BackboneError."""
     from open_clip import get_model_config, list_models
 
     config = get_model_config(name)
@@ -226,7 +232,21 @@ def _tower_faults(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"the model is not CLIP's own pair of towers: {', '.join(others) or 'hf_model_name'}"
 
 
-def _fetch(trained: Mapping[str, Any], *, name: str, tag: str, spec: str) -> Path:
+def hub_place(spec: str) -> tuple[str, str, str, str | None, str]:
+    """`MODEL:TAG` or `MODEL:TAG@REVISION` → model, tag, hub repository, revision, and the file's
+    name where open_clip knows it. Raises BackboneError as `load_clip` does."""
+    name, _, weights = spec.partition(":")
+    tag, _, revision = weights.partition("@")
+    config = model_config(name, spec)
+    trained = training_of_tag(name, tag)
+    refuse_other_activation(config, trained, name=name, weights=tag)
+    repository, file_name = _hub_repository(trained, name=name, tag=tag, spec=spec)
+    return name, tag, repository, revision or None, file_name
+
+
+def _hub_repository(
+    trained: Mapping[str, Any], *, name: str, tag: str, spec: str
+) -> tuple[str, str]:
     from open_clip import list_pretrained_tags_by_model
 
     if not trained:
@@ -234,14 +254,29 @@ def _fetch(trained: Mapping[str, Any], *, name: str, tag: str, spec: str) -> Pat
         raise BackboneError(
             f"CLIP {spec}: expected one of {name}'s trainings, found {tag}. Known: {known}."
         )
-    cure = f"Download the weights elsewhere and use `--clip {name}:FILE`."
     repository, _, file_name = trained.get("hf_hub", "").rpartition("/")
     if not repository:
         raise BackboneError(
-            f"CLIP {spec}: expected a training on the hub, found one without. {cure}"
+            f"CLIP {spec}: expected a training on the hub, found one without. {_cure(name)}"
         )
-    names = (file_name,) if file_name else HUB_FILES
-    return fetch_file(repository, names, asked=f"CLIP {spec}", cure=cure)
+    return repository, file_name
+
+
+def _cure(name: str) -> str:
+    return f"Download the weights elsewhere and use `--clip {name}:FILE`."
+
+
+def _fetch(
+    trained: Mapping[str, Any], *, name: str, tag: str, revision: str | None, spec: str
+) -> Path:
+    repository, file_name = _hub_repository(trained, name=name, tag=tag, spec=spec)
+    return fetch_file(
+        repository,
+        (file_name,) if file_name else HUB_FILES,
+        revision=revision,
+        asked=f"CLIP {spec}",
+        cure=_cure(name),
+    )
 
 
 def _fill(model: Any, path: Path, *, spec: str) -> None:

@@ -57,7 +57,7 @@ def read_folder(folder: Path, *, prompt: str, dtype: str, asked: str) -> Parts:
     from safetensors import SafetensorError
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    raise_faults(BackboneError, asked, list(_folder_faults(folder)), advice=_CURE)
+    raise_faults(BackboneError, asked, list(folder_faults(folder)), advice=_CURE)
     try:
         # Every model is first initialised: that must not draw from the caller's generator.
         with _no_progress_bars(), seeded_init():
@@ -100,15 +100,23 @@ def read_folder(folder: Path, *, prompt: str, dtype: str, asked: str) -> Parts:
         text_encoder=text_encoder,
         prompt_ids=prompt_ids,
         scheduler=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
-        weights={part: file_digest(_weight_file(folder, part)) for part in WEIGHT_STEMS},
+        weights={part: file_digest(weight_file(folder, part)) for part in WEIGHT_STEMS},
     )
+
+
+def pad_token_id(folder: Path) -> int:
+    """The id that the folder's tokenizer pads prompts with."""
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+    return int(tokenizer.pad_token_id)
 
 
 def _read(
     from_pretrained: Callable[..., Any], folder: Path, part: str, **options: Any
 ) -> tuple[Any, list[str]]:
     """A network, and a phrase for each of its weights that the file does not hold."""
-    half = _weight_file(folder, part).name.endswith(".fp16.safetensors")
+    half = weight_file(folder, part).name.endswith(".fp16.safetensors")
     model, info = from_pretrained(
         folder,
         subfolder=part,
@@ -121,17 +129,17 @@ def _read(
     return model, [f"{part} has no weights for {name}" for name in sorted(info["missing_keys"])]
 
 
-def _weight_file(folder: Path, part: str) -> Path:
+def weight_file(folder: Path, part: str) -> Path:
     plain = folder / part / f"{WEIGHT_STEMS[part]}.safetensors"
     half = plain.with_suffix(".fp16.safetensors")
     return half if half.is_file() and not plain.is_file() else plain
 
 
-def _folder_faults(folder: Path) -> Iterator[str]:
+def folder_faults(folder: Path) -> Iterator[str]:
     for part, stem in WEIGHT_STEMS.items():
         if not (folder / part / "config.json").is_file():
             yield f"{part}/config.json is missing"
-        if not _weight_file(folder, part).is_file():
+        if not weight_file(folder, part).is_file():
             pickled = "pytorch_model.bin" if part == "text_encoder" else f"{stem}.bin"
             is_pickled = (folder / part / pickled).is_file()
             found = f", and {pickled} is a pickle, which is not read" if is_pickled else ""
@@ -152,6 +160,14 @@ def fit_faults(unet: Any, vae: Any, text: Any, pad_id: int) -> Iterator[str]:
         yield (
             f"the UNet attends to width {unet.cross_attention_dim}, the text encoder makes "
             f"width {text.hidden_size}"
+        )
+    # Where a configuration leaves it out, transformers takes CLIP's own, QuickGELU.
+    expected = {1024: "gelu", 768: "quick_gelu"}.get(text.hidden_size, text.hidden_act)
+    if text.vocab_size == 49408 and text.hidden_act != expected:
+        yield (
+            f"the text encoder is configured with {text.hidden_act}, one of width "
+            f"{text.hidden_size} was trained with {expected}: copy text_encoder/config.json from "
+            "the original model"
         )
     # Stable Diffusion 2 pads with "!", which only special_tokens_map.json says. Without that file
     # the tokenizer pads with the end token and every map changes, silently.

@@ -5,10 +5,14 @@ only when HF_HUB_OFFLINE is set, also when that happened after the hub library w
 """
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clare_cache.errors import BackboneError
+from clare_cache.fingerprint import file_digest
 
 
 def is_offline() -> bool:
@@ -44,7 +48,14 @@ def fetch_folder(
         raise BackboneError(f"{asked}: {_reason(error, repository)}. {cure}") from error
 
 
-def fetch_file(repository: str, names: Sequence[str], *, asked: str, cure: str) -> Path:
+def fetch_file(
+    repository: str,
+    names: Sequence[str],
+    *,
+    revision: str | None = None,
+    asked: str,
+    cure: str,
+) -> Path:
     """The local copy of the first of `names` that a hub repository has.
 
     Raises BackboneError, beginning with `asked` and ending with `cure`.
@@ -55,7 +66,9 @@ def fetch_file(repository: str, names: Sequence[str], *, asked: str, cure: str) 
     missing: Exception | None = None
     for name in names:
         try:
-            return Path(hf_hub_download(repository, name, local_files_only=is_offline()))
+            return Path(
+                hf_hub_download(repository, name, revision=revision, local_files_only=is_offline())
+            )
         except EntryNotFoundError as error:
             missing = error
             # Off the network every name is missing: one attempt must do, the retries are slow.
@@ -66,6 +79,84 @@ def fetch_file(repository: str, names: Sequence[str], *, asked: str, cure: str) 
             break
     assert missing is not None
     raise BackboneError(f"{asked}: {_reason(missing, repository)}. {cure}") from missing
+
+
+def cached_revision(folder: Path) -> str | None:
+    """The commit whose files a folder of the local hub cache holds; None for other folders."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A repository at one commit: its name, the commit, and its files with their SHA-256, where
+    the hub knows it."""
+
+    repository: str
+    revision: str
+    files: Mapping[str, str | None]
+
+
+def list_files(repository: str, *, revision: str | None, asked: str, cure: str) -> Listing:
+    """What a repository holds now, or at `revision`. Raises BackboneError as above."""
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+
+    if is_offline():
+        raise BackboneError(
+            f"{asked}: expected to reach the hub, but HF_HUB_OFFLINE is set. Unset it, and do this "
+            "on a machine with network."
+        )
+    try:
+        info = _hub().model_info(repository, revision=revision, files_metadata=True)
+    except OfflineModeIsEnabled as error:
+        raise BackboneError(
+            f"{asked}: expected to reach the hub, but HF_HUB_OFFLINE was set when this process "
+            "started, which cannot be undone. Start again without it."
+        ) from error
+    except (OSError, ValueError, HTTPError) as error:
+        raise BackboneError(f"{asked}: {_reason(error, repository)}. {cure}") from error
+    return Listing(
+        repository=repository,
+        revision=str(info.sha),
+        files={
+            item.rfilename: item.lfs.sha256 if item.lfs else None for item in info.siblings or []
+        },
+    )
+
+
+def download(listing: Listing, names: Sequence[str], folder: Path, *, asked: str) -> dict[str, str]:
+    """These files of a repository into `folder`; name → SHA-256.
+
+    What an earlier call left half is taken up. Raises BackboneError when a file cannot be had, or
+    is not the one that the hub lists.
+    """
+    from huggingface_hub.errors import HTTPError
+
+    digests = {}
+    cure = "Call again: what is there is kept."
+    for name in names:
+        try:
+            path = _hub().hf_hub_download(
+                listing.repository, name, revision=listing.revision, local_dir=folder
+            )
+        except (OSError, ValueError, HTTPError) as error:
+            reason = _reason(error, listing.repository)
+            raise BackboneError(f"{asked}: {name}: {reason}. {cure}") from error
+        digests[name] = file_digest(Path(path))
+        if listing.files[name] not in (None, digests[name]):
+            Path(path).unlink()
+            raise BackboneError(
+                f"{asked}: {name}: expected SHA-256 {listing.files[name]}, which the hub lists, "
+                f"found {digests[name]}. {cure}"
+            )
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub library's notes on downloads
+    return digests
+
+
+def _hub() -> Any:
+    """The hub that HF_ENDPOINT names now: the library looks only when it is imported."""
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
 
 
 def _reason(error: Exception, repository: str) -> str:
@@ -85,4 +176,4 @@ def _reason(error: Exception, repository: str) -> str:
     if isinstance(error, LocalEntryNotFoundError):
         network = "HF_HUB_OFFLINE is set" if is_offline() else "the hub cannot be reached"
         return f"expected {repository} in the local hub cache, found none, and {network}"
-    return f"expected {repository} from the hub, found {first_line(error)}"
+    return f"expected {repository} from the hub, found {first_line(error).rstrip('.')}"

@@ -81,7 +81,7 @@ def read_single_file(
 
     configs = configs or _configs_of(file.path, asked=asked)
     digest = file_digest(file.path)
-    prediction_type = _prediction_type(file, digest, asked=asked)
+    prediction_type = prediction_type_of(file, digest, asked=asked)
     tensors = load_file(file.path)
     with seeded_init():
         networks = build_networks(configs)
@@ -194,7 +194,9 @@ def _layout_faults(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
         yield f"a UNet that reads {channels} channels: this is not a plain text-to-image model"
 
 
-def _prediction_type(file: SingleFile, digest: str, *, asked: str) -> str:
+def prediction_type_of(file: SingleFile, digest: str, *, asked: str) -> str:
+    """What the UNet predicts, as its digest or the user says. Raises BackboneError if neither
+    does, or if they differ."""
     known = KNOWN_FILES.get(digest)
     if known and file.prediction_type not in (None, known):
         raise BackboneError(

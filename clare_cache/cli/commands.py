@@ -5,7 +5,17 @@ from typing import Annotated
 import typer
 
 from clare_cache import __version__
-from clare_cache.cli import demo, doctor, head, manifest, recipe, stage_one, stage_two, store
+from clare_cache.cli import (
+    demo,
+    doctor,
+    head,
+    manifest,
+    recipe,
+    stage_one,
+    stage_two,
+    store,
+    weights,
+)
 
 app = typer.Typer(
     name="clare-cache",
@@ -19,6 +29,7 @@ app.add_typer(manifest.app, name="manifest", help="Lists of images: build, check
 app.add_typer(store.app, name="store", help="Look after stores: info, verify.")
 app.add_typer(head.app, name="head", help="Authors' checkpoints: import, export, card.")
 app.add_typer(recipe.app, name="recipe", help="Experiments as data: list, show, check.")
+app.add_typer(weights.app, name="weights", help="Networks without network: fetch, check.")
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(stage_one.extract)

@@ -46,6 +46,7 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
         ["extract", "--help"],
         ["train-head", "--help"],
         ["doctor", "--help"],
+        ["weights", "check", "--help"],
         ["recipe", "list"],
     ],
 )

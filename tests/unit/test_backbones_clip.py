@@ -237,17 +237,22 @@ def test_a_tag_is_fetched_from_the_hub_with_its_statistics(small, weights, tmp_p
 
     asked = []
 
-    def hf_hub_download(repository, name, *, local_files_only):
-        asked.append((repository, name, local_files_only))
+    def hf_hub_download(repository, name, *, revision, local_files_only):
+        asked.append((repository, name, revision, local_files_only))
         if name != "open_clip_pytorch_model.bin":
             raise LocalEntryNotFoundError("not cached")
-        torch.save(weights, tmp_path / name)
-        return str(tmp_path / name)
+        path = tmp_path / "snapshots/0123abc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(weights, path)
+        return str(path)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     loaded = load_clip("Small:laion2b_s32b_b82k")
-    assert asked[-1] == ("someone/small.laion", "open_clip_pytorch_model.bin", True)
+    assert asked[-1] == ("someone/small.laion", "open_clip_pytorch_model.bin", None, True)
+    assert loaded.source == "Small:laion2b_s32b_b82k@0123abc"
+    assert load_clip(loaded.source).source == loaded.source
+    assert asked[-1][2] == "0123abc"
     assert loaded.std == (0.5, 0.5, 0.5)
     assert torch.equal(loaded.model.visual.proj, weights["visual.proj"])
 

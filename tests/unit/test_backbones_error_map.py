@@ -289,7 +289,7 @@ def test_a_torn_file_is_a_backbone_error(folder):
 def test_parts_that_do_not_belong_together_are_refused():
     unet = SimpleNamespace(in_channels=9, cross_attention_dim=1024)
     vae = SimpleNamespace(latent_channels=4)
-    text = SimpleNamespace(hidden_size=768, vocab_size=49408)
+    text = SimpleNamespace(hidden_size=768, vocab_size=49408, hidden_act="quick_gelu")
     assert list(fit_faults(unet, vae, text, 49407)) == [
         "the UNet reads 9 channels, the VAE makes 4: this is not a plain text-to-image model",
         "the UNet attends to width 1024, the text encoder makes width 768",
@@ -299,7 +299,7 @@ def test_parts_that_do_not_belong_together_are_refused():
 def test_stable_diffusion_2_must_pad_with_zero():
     unet = SimpleNamespace(in_channels=4, cross_attention_dim=1024)
     vae = SimpleNamespace(latent_channels=4)
-    text = SimpleNamespace(hidden_size=1024, vocab_size=49408)
+    text = SimpleNamespace(hidden_size=1024, vocab_size=49408, hidden_act="gelu")
     assert list(fit_faults(unet, vae, text, 0)) == []
     assert list(fit_faults(unet, vae, text, 49407)) == [
         "the tokenizer pads with id 49407, Stable Diffusion 2 was trained with 0: "
@@ -329,3 +329,19 @@ def test_the_hub_is_asked_for_the_named_revision(monkeypatch, golden_dir):
     assert (asked["repository"], asked["revision"]) == ("someone/model", "0123abc")
     assert asked["local_files_only"] is False
     assert "unet/diffusion_pytorch_model.safetensors" in asked["allow_patterns"]
+    assert load_stable_diffusion("someone/model", prompt="").source == "someone/model"
+
+
+def test_the_source_of_a_hub_id_names_the_commit_that_was_loaded(monkeypatch, golden_dir, tmp_path):
+    asked = []
+
+    def snapshot_download(repository, *, revision, **options):
+        asked.append(revision)
+        return str(tmp_path / "snapshots/0123abc")
+
+    shutil.copytree(golden_dir / "tiny-sd", tmp_path / "snapshots/0123abc")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    for spec in ("someone/model", "someone/model@main"):
+        parts = load_stable_diffusion(spec, prompt="a photo")
+        assert parts.source == "someone/model@0123abc"
+    assert asked == [None, "main"]
