@@ -12,7 +12,10 @@ from clare_cache.cli.output import count, print_failures, print_json, print_resu
 from clare_cache.cli.progress import show_progress
 
 if TYPE_CHECKING:
-    from clare_cache.manifest.assemble import Count
+    from clare_cache.manifest import Count, Fault
+
+MOST_FAULTS = 20
+"""How many faults of one kind are printed; --json has all."""
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(audit)
@@ -146,24 +149,88 @@ def show(
 
 @app.command()
 def check(
-    manifest: ManifestFile, root: Root = Path(), workers: Workers = 4, json: AsJson = False
+    manifest: ManifestFile,
+    root: Root = Path(),
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Look for near-duplicates across splits by this store's embeddings."),
+    ] = None,
+    near: Annotated[
+        float, typer.Option(min=0, max=1, help="Cosine from which images are near-duplicates.")
+    ] = 0.98,
+    accept: Annotated[
+        list[str],
+        typer.Option(help="A kind of fault that is known and shall not fail; repeatable."),
+    ] = [],  # noqa: B006
+    remap: Annotated[
+        Path | None,
+        typer.Option(help="Write the manifest with the paths at which absent files were found."),
+    ] = None,
+    workers: Workers = 4,
+    json: AsJson = False,
 ) -> None:
-    """Hold a manifest against the disk; list every fault at once."""
-    from clare_cache.images import probe
+    """Hold a manifest against the disk and its splits against each other; every fault at once."""
     from clare_cache.manifest import Manifest
-    from clare_cache.manifest import check as check_manifest
+    from clare_cache.workflow.checking import check_manifest
 
     found = Manifest.read(manifest)
     with show_progress() as on_progress:
-        faults = check_manifest(found, root, probe=probe, workers=workers, on_progress=on_progress)
+        report = check_manifest(
+            found,
+            root,
+            store=store,
+            near=near,
+            accept=accept,
+            workers=workers,
+            on_progress=on_progress,
+        )
+    if remap is not None and report.remapped is not None:
+        report.remapped.write(remap)
+        say(f"{remap}: the manifest with the paths that the disk has")
     if json:
-        print_json([vars(fault) for fault in faults])
+        print_json(
+            {
+                "faults": [vars(fault) for fault in report.faults],
+                "moves": [vars(move) for move in report.moves],
+                "remarks": list(report.remarks),
+                "failing": len(report.failing),
+            }
+        )
     else:
-        for fault in faults:
-            print_result(str(fault))
-        print_result(f"{manifest}: {count(len(found), 'image')}, {count(len(faults), 'fault')}")
-    if faults:
+        _print_faults(report.faults)
+        for sentence in (*report.remarks, report.verdict()):
+            if sentence:
+                print_result(sentence + ".")
+        print_result(
+            f"{manifest}: {count(len(found), 'image')}, {count(len(report.failing), 'fault')}"
+        )
+    if report.failing:
         raise typer.Exit(1)
+
+
+@app.command()
+def sample(
+    manifest: ManifestFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the result.")],
+    by: Annotated[
+        str, typer.Option(help="Columns whose every combination is taken equally often.")
+    ] = "split,label",
+    per: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images of each combination; default as many as the rarest has."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, another sample.")] = 0,
+) -> None:
+    """Draw a balanced subset, spread evenly over generators and groups."""
+    from clare_cache.manifest import Manifest
+    from clare_cache.manifest.sample import sample as draw
+
+    columns = [name.strip() for name in by.split(",") if name.strip()]
+    drawn = draw(Manifest.read(manifest), by=columns, per=per, seed=seed)
+    drawn.manifest.write(output)
+    print_result(f"{output}: {count(len(drawn.manifest), 'image')}")
+    for kind, n in drawn.short.items():
+        say(f"{kind}: only {count(n, 'image')}, {per} asked for")
 
 
 @app.command()
@@ -198,6 +265,18 @@ def _verdict(line: "Count") -> str:
         return "as expected"
     off = line.found - line.expected
     return f"{abs(off):,} {'too many' if off > 0 else 'missing'}"
+
+
+def _print_faults(faults: Sequence["Fault"]) -> None:
+    """The first of each kind, and how many more there are."""
+    shown: dict[str, int] = {}
+    for fault in faults:
+        shown[fault.kind] = shown.get(fault.kind, 0) + 1
+        if shown[fault.kind] <= MOST_FAULTS:
+            print_result(str(fault))
+    for kind, n in shown.items():
+        if n > MOST_FAULTS:
+            print_result(f"and {n - MOST_FAULTS} more of kind {kind}; --json lists all.")
 
 
 def _columns(rename: list[str]) -> dict[str, str]:

@@ -13,13 +13,31 @@ from clare_cache.manifest.contents import Content, Probe, read_contents
 from clare_cache.manifest.table import Manifest
 from clare_cache.types import OnProgress, ignore_progress
 
+KINDS: dict[str, str] = {
+    "absent": "the file is not there",
+    "unreadable": "the file cannot be read",
+    "empty": "the file has no bytes",
+    "changed": "the file's content is not the row's",
+    "refused": "the file is no usable picture",
+    "path-twice": "several rows name the file",
+    "content-in-splits": "the same content is in several splits",
+    "content-with-labels": "the same content has both labels",
+    "group-in-splits": "a group (video, identity, scene) is in several splits",
+    "near-duplicate": "nearly the same picture is in another split",
+    "unnamed": "images lie below the root that no row names",
+}
+"""Every kind of fault; `unnamed` is a remark, because a manifest may be of a part."""
+
+REMARKS = frozenset({"unnamed"})
+LEAKS = ("content-in-splits", "group-in-splits", "near-duplicate")
+"""Kinds by which what is tested was trained on."""
+
 
 @dataclass(frozen=True)
 class Fault:
     """One thing that is wrong: its kind, the path concerned, and a sentence about it.
 
-    Kinds: `absent`, `unreadable`, `empty`, `changed`, `refused` (of one file); `path-twice`,
-    `content-in-splits`, `content-with-labels`, `group-in-splits` (between rows).
+    KINDS lists what there is.
     """
 
     kind: str
