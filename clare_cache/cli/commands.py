@@ -25,7 +25,9 @@ app = typer.Typer(
     # Half of this field's tools spell flags with underscores.
     context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
 )
-app.add_typer(manifest.app, name="manifest", help="Lists of images: build, check, split, sample, audit.")
+app.add_typer(
+    manifest.app, name="manifest", help="Lists of images: build, check, split, sample, audit."
+)
 app.add_typer(store.app, name="store", help="Look after stores: info, verify.")
 app.add_typer(head.app, name="head", help="Authors' checkpoints: import, export, card.")
 app.add_typer(recipe.app, name="recipe", help="Experiments as data: list, show, check.")
