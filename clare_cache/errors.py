@@ -12,6 +12,8 @@
     ├── ReportError            a run folder cannot be evaluated or reported
     └── ImageError             one image cannot be used; becomes a line in the ledger
 
+One warning, VersionWarning: features were made with other releases of the libraries.
+
 A message says what was asked, what was found, where, and what to do. Validators collect all
 faults first and raise them together with `raise_faults`.
 """
@@ -57,6 +59,10 @@ class TrainError(ClareCacheError):
 
 class ReportError(ClareCacheError):
     """A run folder cannot be evaluated or reported."""
+
+
+class VersionWarning(UserWarning):
+    """Features of a store were made with other releases of the libraries than are here."""
 
 
 class ImageError(ClareCacheError):

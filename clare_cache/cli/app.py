@@ -7,8 +7,12 @@ ends like any other.
 
 import shlex
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from clare_cache.errors import ClareCacheError
+from clare_cache.errors import ClareCacheError, VersionWarning
 
 INTERRUPTED = 130
 DEBUG = "--debug"
@@ -20,7 +24,8 @@ def main() -> None:
     try:
         from clare_cache.cli.commands import app
 
-        app(args=[argument for argument in arguments if argument != DEBUG])
+        with _warnings_in_a_line():
+            app(args=[argument for argument in arguments if argument != DEBUG])
     except KeyboardInterrupt:
         _say_interrupted()
         sys.exit(INTERRUPTED)
@@ -35,6 +40,24 @@ def main() -> None:
         if isinstance(error, OSError) and "extract" in arguments:
             _say(f"Nothing that was committed is lost. Resume with:\n  {_this_call()}")
         sys.exit(1)
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Our warnings as one sentence, all others as Python shows them."""
+    show = warnings.showwarning
+
+    def say(message: Any, category: Any, *where: Any, **more: Any) -> None:
+        if issubclass(category, VersionWarning):
+            _say(f"warning: {message}")
+        else:
+            show(message, category, *where, **more)
+
+    warnings.showwarning = say
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def _sentence(error: OSError) -> str:

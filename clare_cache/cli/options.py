@@ -32,3 +32,9 @@ Workers = Annotated[
     int, typer.Option(min=1, help="Threads or processes that read and decode images.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Manifests = Annotated[
+    list[Path],
+    typer.Option("--manifest", help="Where images lie, beside the store's requests; repeatable."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]

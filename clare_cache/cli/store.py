@@ -1,11 +1,23 @@
 """`clare-cache store …`: look after stores."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from clare_cache.cli.options import AsJson, StorePlace
-from clare_cache.cli.output import print_json, print_result, print_table
+from clare_cache.cli.options import (
+    AsJson,
+    BatchSize,
+    Clip,
+    Device,
+    DryRun,
+    Manifests,
+    Root,
+    Sd,
+    StorePlace,
+    Workers,
+)
+from clare_cache.cli.output import count, print_json, print_result, print_table
 from clare_cache.cli.progress import show_progress
 
 app = typer.Typer(no_args_is_help=True)
@@ -90,20 +102,119 @@ def status(store: StorePlace, json: AsJson = False) -> None:
 
 
 @app.command()
-def verify(store: StorePlace, json: AsJson = False) -> None:
-    """Hold every committed byte against its checksum; list missing, altered and orphan files."""
+def verify(
+    store: StorePlace,
+    sample: Annotated[
+        int,
+        typer.Option(min=0, help="Also make N images again with the networks, and compare."),
+    ] = 0,
+    manifest: Manifests = [],  # noqa: B006
+    root: Root = Path(),
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Relative error allowed in a row; default by the array's precision."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Which images the sample takes.")] = 0,
+    sd: Sd = None,
+    clip: Clip = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
+    workers: Workers = 2,
+    json: AsJson = False,
+) -> None:
+    """Hold every byte against its checksum; list what is missing, altered or belongs to nothing."""
+    from clare_cache.manifest import Manifest
     from clare_cache.store import open_store
     from clare_cache.store import verify as verify_store
+    from clare_cache.workflow.again import Weights
+    from clare_cache.workflow.sample import Compared, compare_sample
 
+    compared: list[Compared] = []
     with show_progress() as on_progress:
-        faults = verify_store(open_store(store), on_progress=on_progress)
+        faults = verify_store(store, on_progress=on_progress)
+        if sample and not faults:  # first mend what is broken for certain
+            compared = compare_sample(
+                open_store(store),
+                sample,
+                load_backbones=Weights(sd, clip, device),
+                root=root,
+                manifests=[Manifest.read(path) for path in manifest],
+                seed=seed,
+                tolerance=tolerance,
+                batch_size=batch_size,
+                workers=workers,
+                on_progress=on_progress,
+            )
     if json:
-        print_json([vars(fault) for fault in faults])
+        found: Any = [vars(fault) for fault in faults]
+        rows = [{**vars(one), "is_within": one.is_within} for one in compared]
+        print_json({"faults": found, "sample": rows} if sample else found)
     else:
         for fault in faults:
             print_result(str(fault))
-        print_result(f"{store}: {len(faults)} faults")
-    if faults:
+        for one in compared:
+            print_result(
+                f"{one.key}: {count(one.n_rows, 'image')} made again, largest relative error "
+                f"{one.largest_error:.1e}, {one.tolerance:.0e} is allowed"
+            )
+            for reason in one.reasons:
+                print_result(f"{one.key}: cannot be made again: {reason}")
+        print_result(f"{store}: {count(len(faults), 'fault')}")
+    if faults or not all(one.is_within for one in compared):
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(
+    store: StorePlace,
+    manifest: Manifests = [],  # noqa: B006
+    root: Root = Path(),
+    dry_run: DryRun = False,
+    sd: Sd = None,
+    clip: Clip = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 16,
+    workers: Workers = 2,
+    json: AsJson = False,
+) -> None:
+    """Mend what `verify` finds: make damaged blocks again, remove orphans, touch nothing else.
+
+    Not while an extraction writes to the store.
+    """
+    from clare_cache.manifest import Manifest
+    from clare_cache.workflow.again import Weights
+    from clare_cache.workflow.repair import repair as repair_store
+
+    with show_progress() as on_progress:
+        report = repair_store(
+            store,
+            load_backbones=Weights(sd, clip, device),
+            root=root,
+            manifests=[Manifest.read(path) for path in manifest],
+            batch_size=batch_size,
+            workers=workers,
+            dry_run=dry_run,
+            on_progress=on_progress,
+        )
+    if json:
+        print_json(
+            {
+                "found": [vars(fault) for fault in report.found],
+                "left": [vars(fault) for fault in report.left],
+                "reasons": report.reasons,
+                "n_images": report.n_images,
+            }
+        )
+    else:
+        for fault in report.left:
+            print_result(f"still {fault}")
+        for reason in report.reasons:
+            print_result(f"not mended: {reason}")
+        print_result(
+            f"{store}: {count(len(report.found), 'fault')} found, {len(report.left)} left, "
+            f"{count(report.n_images, 'image')} looked at again"
+        )
+    if report.left:
         raise typer.Exit(1)
 
 

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from clare_cache.extraction.executors import Executor, InProcess
 from clare_cache.extraction.latents import LATENT, check_latents
 from clare_cache.extraction.plan import plan_blocks
 from clare_cache.extraction.request import write_request
+from clare_cache.extraction.versions import warn_of_other_versions
 from clare_cache.extraction.work import (
     BackboneSource,
     BlockWork,
@@ -117,15 +119,17 @@ def extract_features(
     writer, paths = _prepare(
         place, images, [made[name] for name in features], views=views, block_rows=block_rows
     )
+    records = {
+        f"{view}/{name}": list(writer.records(view, name).values())
+        for view in views
+        for name in features
+    }
+    warn_of_other_versions(store, chain.from_iterable(records.values()))
     tasks = plan_blocks(
         list(paths),
         block_rows=writer.description.block_rows,
         settled={
-            f"{view}/{name}": settled_rows(
-                writer.records(view, name).values(), retry_failed=retry_failed
-            )
-            for view in views
-            for name in features
+            key: settled_rows(found, retry_failed=retry_failed) for key, found in records.items()
         },
     )
     n_missing = sum(len(task.rows) for task in tasks)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 
-from clare_cache.extraction.request import REQUEST_FILE, REQUESTS_FOLDER
 from clare_cache.store import CommitRecord, Store
+from clare_cache.store.reader import request_names
 
 WINDOW_SECONDS = 900.0
 """The rate is that of the last quarter of an hour before the newest commit."""
@@ -35,10 +35,9 @@ class ArrayStatus:
 def read_status(store: Store) -> list[ArrayStatus]:
     """The status of every array, as its commit records say now."""
     asked: set[int] = set()
-    for name in store.place.children(REQUESTS_FOLDER):
-        if REQUEST_FILE.fullmatch(name):
-            with store.place.open(f"{REQUESTS_FOLDER}/{name}") as file:
-                asked.update(pq.read_table(file, columns=["row"])["row"].to_pylist())
+    for name in request_names(store.place):
+        with store.place.open(name) as file:
+            asked.update(pq.read_table(file, columns=["row"])["row"].to_pylist())
     return [_status(key, asked, list(store[key].records.values())) for key in store]
 
 

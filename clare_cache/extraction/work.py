@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
@@ -23,19 +22,9 @@ from clare_cache.extraction.fitting import SMALLEST_BATCH, choose_batch_size
 from clare_cache.extraction.latents import read_latents
 from clare_cache.extraction.plan import BlockTask, plan_blocks
 from clare_cache.extraction.request import read_request
-from clare_cache.images import decoder_versions
+from clare_cache.extraction.versions import present_versions
 from clare_cache.store import BlockData, CommitRecord, Place, Store, StoreWriter
 from clare_cache.types import ArraySpec
-
-RECORDED_VERSIONS = (
-    "clare-cache",
-    "diffusers",
-    "numpy",
-    "open_clip_torch",
-    "torch",
-    "transformers",
-    "zarr",
-)
 
 OnImages = Callable[[int], None]
 
@@ -194,7 +183,7 @@ class BlockWork:
         """Write every array of a block, each with its own ledger and commit record."""
         began = time.perf_counter()
         for data in _block_data(made.writer, made.task, made.extracted):
-            made.writer.write_block(data, versions=_versions())
+            made.writer.write_block(data, versions=present_versions())
         wrote = {"write": time.perf_counter() - began}
         return BlockReport(
             block=made.task.block,
@@ -251,8 +240,3 @@ def _block_data(writer: StoreWriter, task: BlockTask, extracted: Extracted) -> I
             failed=extracted.failures[key],
             seconds=sum(extracted.seconds.values()),
         )
-
-
-@lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in RECORDED_VERSIONS} | decoder_versions()

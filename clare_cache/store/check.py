@@ -1,120 +1,243 @@
-"""Hold the bytes of a store against its commit records. Reads everything, changes nothing."""
+"""Hold every byte of a store against its checksums. Reads everything, changes nothing.
 
-from collections.abc import Callable, Iterator, Sequence
+`store.json` and commit records seal themselves; `store.json` knows the index and the descriptions
+of arrays, a commit record its chunks and its ledger, a request is named by its content. So there
+is no file in which an altered byte goes unnoticed. Works on damaged stores: needs no index.
+"""
+
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from pathlib import Path
 
 import google_crc32c
 import numpy as np
+import zarr
 
 from clare_cache.errors import StoreError
+from clare_cache.store.place import Place, open_place
 from clare_cache.store.reader import (
-    ArrayHandle,
     Store,
     block_files,
-    read_ledger,
+    open_array,
+    read_description,
     read_record_file,
+    read_values,
+    request_names,
 )
 from clare_cache.store.schema import (
     COMMITS_FOLDER,
     FEATURES_FOLDER,
+    GROUP_FILE,
     LEDGER_FOLDER,
+    REQUESTS_FOLDER,
+    STORE_FILE,
+    ArrayEntry,
     CommitRecord,
+    StoreDescription,
+    request_digest,
 )
 from clare_cache.types import OnProgress, Progress, ignore_progress
+
+FOLDERS = (COMMITS_FOLDER, FEATURES_FOLDER, LEDGER_FOLDER, REQUESTS_FOLDER)
+"""What is in these and is not named anywhere is an orphan; other files are left alone."""
 
 
 @dataclass(frozen=True)
 class StoreFault:
-    """One thing that is not as the commit records say."""
+    """One thing that is not as it was written; `key` and `block` where it concerns a block."""
 
     kind: str
     where: str
     detail: str
+    key: str = ""
+    block: int | None = None
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.where}: {self.detail}"
 
 
-def verify(store: Store, *, on_progress: OnProgress = ignore_progress) -> list[StoreFault]:
-    """Every damaged, missing, altered or orphan file and every non-finite committed value."""
+def verify(
+    store: Store | Place | str | Path, *, on_progress: OnProgress = ignore_progress
+) -> list[StoreFault]:
+    """Every missing, altered, torn or orphan file and every non-finite committed value.
+
+    Blocks are not looked at while `store.json` is damaged. Raises StoreError where there is no
+    store at all.
+    """
+    place = store.place if isinstance(store, Store) else open_place(store)
+    faults = check_descriptions(place)
+    if any(fault.where == STORE_FILE for fault in faults):
+        return faults
+    damaged = {fault.where for fault in faults}
+    return [*faults, *check_blocks(place, damaged=damaged, on_progress=on_progress)]
+
+
+def check_descriptions(place: Place) -> list[StoreFault]:
+    """Faults of what describes the store: `store.json`, index, arrays, views, requests."""
+    try:
+        description = read_description(place)
+    except StoreError as error:
+        if not place.exists(STORE_FILE) and not place.exists(GROUP_FILE):
+            raise
+        fault = StoreFault("damaged store description", STORE_FILE, _reason(error))
+        return [fault, *_check_requests(place)]
+    return [*_check_described(place, description), *_check_requests(place)]
+
+
+def check_blocks(
+    place: Place,
+    *,
+    damaged: Collection[str] = (),
+    only: Collection[tuple[str, int]] | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> list[StoreFault]:
+    """Faults of blocks, and orphans; `damaged` names descriptions that cannot be relied on.
+
+    With `only`, of these blocks (array, number) alone and without orphans.
+    """
+    description = read_description(place)
+    names = {
+        key: [n for n in block_files(place, COMMITS_FOLDER, key) if _is_asked(n, key, only)]
+        for key in sorted(description.arrays)
+    }
+    total, done = sum(map(len, names.values())), 0
     faults: list[StoreFault] = []
-    place = store.place
-    names = {key: block_files(place, COMMITS_FOLDER, key) for key in store}
-    total = sum(len(found) for found in names.values())
-    done = 0
-    for key in store:
-        handle = store[key]
-        for name in block_files(place, LEDGER_FOLDER, key):
-            faults += _damage("ledger", name, partial(read_ledger, place, name))
-        description = f"{FEATURES_FOLDER}/{key}/zarr.json"
-        damaged = _damage("array description", description, partial(getattr, handle, "array"))
-        faults += damaged
-        records: list[CommitRecord] = []
-        unread: list[StoreFault] = []
-        for name in names[key]:
-            read = partial(_append_record, records, store, handle, name)
-            unread += _damage("commit record", name, read)
-        faults += unread
-        if not unread:  # else there is no telling which chunks belong to nothing
-            faults += _orphans(store, handle, records)
-        done += len(unread)
-        for record in sorted(records, key=lambda record: record.block):
-            faults += _verify_block(store, handle, record, values=not damaged)
+    known = {*description.checksums, *request_names(place)}
+    unread: set[tuple[str, int]] = set()
+    for key, found in names.items():
+        entry = description.arrays[key]
+        is_readable = f"{FEATURES_FOLDER}/{key}/zarr.json" not in damaged
+        array = open_array(place, key, mode="r") if found and is_readable else None
+        known.update(found)
+        for name in found:
+            record = _read_record(place, entry, name)
+            if isinstance(record, StoreFault):
+                faults.append(record)
+                unread.add((key, record.block or 0))
+            else:
+                faults += _check_block(place, entry, record, array)
+                known.update(_files_of(entry, record))
             done += 1
             on_progress(Progress(what="verify", done=done, total=total, unit="block"))
+    if only is None:
+        faults += _orphans(place, description, known, unread)
     return faults
 
 
-def _append_record(
-    records: list[CommitRecord], store: Store, handle: ArrayHandle, name: str
-) -> None:
-    records.append(read_record_file(store.place, handle.entry, name))
+def _is_asked(name: str, key: str, only: Collection[tuple[str, int]] | None) -> bool:
+    return only is None or (key, _block_of(name)) in only
 
 
-def _damage(what: str, name: str, read: Callable[[], Any]) -> list[StoreFault]:
-    """The fault of a file that cannot be read as what it should be, if it has one."""
-    try:
-        read()
-    except StoreError as error:
-        cause = error.__cause__
-        detail = f"{type(cause).__name__}: {cause}" if cause else str(error)
-        return [StoreFault(f"damaged {what}", name, detail)]
-    return []
+def _block_of(record: str) -> int:
+    return int(record.rpartition("/")[2].removesuffix(".json"))
 
 
-def _verify_block(
-    store: Store, handle: ArrayHandle, record: CommitRecord, *, values: bool
+def _check_described(place: Place, description: StoreDescription) -> Iterator[StoreFault]:
+    """The index and the descriptions of arrays and views."""
+    for name, expected in sorted(description.checksums.items()):
+        what = "array description" if name.endswith("zarr.json") else "index"
+        yield from _altered(place, name, expected, f"damaged {what}")
+
+
+def _altered(
+    place: Place, name: str, expected: tuple[int, ...], kind: str, key: str = "", block: int = -1
 ) -> Iterator[StoreFault]:
+    """The fault of a file that is not there, or not with one of these checksums."""
+    told = (key, block) if key else ("", None)
+    try:
+        found = google_crc32c.value(place.read(name))
+    except FileNotFoundError:
+        yield StoreFault(kind, name, "there is no such file", *told)
+        return
+    if found not in expected:
+        was = " or ".join(map(str, expected))
+        yield StoreFault(kind, name, f"CRC-32C is {found}, was {was} when it was written", *told)
+
+
+def _check_requests(place: Place) -> Iterator[StoreFault]:
+    for name in request_names(place):
+        digest = request_digest(place.read(name))
+        if f"{REQUESTS_FOLDER}/{digest}.parquet" != name:
+            yield StoreFault("damaged request", name, f"its content hashes to {digest}")
+
+
+def _read_record(place: Place, entry: ArrayEntry, name: str) -> CommitRecord | StoreFault:
+    block = _block_of(name)
+    try:
+        record = read_record_file(place, entry, name)
+    except StoreError as error:
+        return StoreFault("damaged commit record", name, _reason(error), entry.key, block)
+    if (record.block, f"{record.view}/{record.array}") != (block, entry.key):
+        told = f"it is of block {record.block} of {record.view}/{record.array}"
+        return StoreFault("damaged commit record", name, told, entry.key, block)
+    return record
+
+
+def _check_block(
+    place: Place, entry: ArrayEntry, record: CommitRecord, array: zarr.Array | None
+) -> Iterator[StoreFault]:
+    """Chunks and ledger of one block; its values too where `array` can be read."""
+    key, block = entry.key, record.block
     altered = False
     for name, expected in sorted(record.checksums.items()):
-        where = f"{handle.entry.key}/{name}"
+        where = f"{FEATURES_FOLDER}/{key}/{name}"
         try:
-            checksum = google_crc32c.value(store.place.read(f"{FEATURES_FOLDER}/{where}"))
+            found = google_crc32c.value(place.read(where))
         except FileNotFoundError:
             altered = True
-            detail = f"block {record.block} was committed with it"
-            yield StoreFault("missing chunk", where, detail)
+            told = f"block {block} was committed with it"
+            yield StoreFault("missing chunk", where, told, key, block)
             continue
-        if checksum != expected:
+        if found != expected:
             altered = True
-            yield StoreFault(
-                "altered chunk", where, f"CRC-32C is {checksum}, was {expected} when committed"
-            )
-    rows = np.array(record.rows, np.int64)
-    if values and not altered and len(rows):
-        found = handle.read_rows(rows).reshape(len(rows), -1)
-        for row in rows[~np.isfinite(found).all(axis=1)]:
-            yield StoreFault("non-finite value", f"{handle.entry.key} row {row}", "NaN or infinity")
+            told = f"CRC-32C is {found}, was {expected} when committed"
+            yield StoreFault("altered chunk", where, told, key, block)
+    if record.ledger is not None:
+        name = f"{LEDGER_FOLDER}/{key}/{block}.json"
+        yield from _altered(place, name, (record.ledger,), "damaged ledger", key, block)
+    if array is not None and not altered and record.rows:
+        first, last = record.rows[0], record.rows[-1]
+        rows = np.array(record.rows)
+        values = read_values(place, entry, array, slice(first, last + 1))[rows - first]
+        for row in rows[~np.isfinite(values.reshape(len(rows), -1)).all(axis=1)]:
+            told = f"{key} row {row}"
+            yield StoreFault("non-finite value", told, "NaN or infinity", key, block)
+
+
+def _files_of(entry: ArrayEntry, record: CommitRecord) -> Iterator[str]:
+    for name in record.checksums:
+        yield f"{FEATURES_FOLDER}/{entry.key}/{name}"
+    if record.ledger is not None:
+        yield f"{LEDGER_FOLDER}/{entry.key}/{record.block}.json"
 
 
 def _orphans(
-    store: Store, handle: ArrayHandle, records: Sequence[CommitRecord]
+    place: Place,
+    description: StoreDescription,
+    known: set[str],
+    unread: set[tuple[str, int]],
 ) -> Iterator[StoreFault]:
-    key = handle.entry.key
-    known = {f"{key}/{name}" for record in records for name in record.checksums}
-    for path in store.place.names(f"{FEATURES_FOLDER}/{key}/c"):
-        name = path.removeprefix(f"{FEATURES_FOLDER}/")
-        if name not in known:
+    """Files that nothing names. What belongs to a block whose record cannot be read is spared."""
+    torn = [child for child in place.children() if ".partial" in child]
+    for name in (*torn, *(name for folder in FOLDERS for name in place.names(folder))):
+        if name in known:
+            continue
+        folder, _, rest = name.partition("/")
+        view, array, *parts = [*rest.split("/"), "", ""]
+        entry = description.arrays.get(f"{view}/{array}")
+        block = None
+        if entry is not None and folder == LEDGER_FOLDER:
+            block = _number(parts[0].removesuffix(".json"), 1)
+        elif entry is not None and folder == FEATURES_FOLDER and parts[0] == "c":
+            block = _number(parts[1], description.block_rows // entry.chunk_rows)
+        if entry is None or (entry.key, block) not in unread:
             yield StoreFault("orphan file", name, "no commit record names it")
+
+
+def _number(text: str, per_block: int) -> int | None:
+    return int(text) // per_block if text.isdecimal() else None
+
+
+def _reason(error: StoreError) -> str:
+    cause = error.__cause__
+    return f"{type(cause).__name__}: {cause}" if cause else str(error)

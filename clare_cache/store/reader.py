@@ -23,12 +23,15 @@ from clare_cache.store.schema import (
     FEATURES_FOLDER,
     INDEX_FILE,
     LEDGER_FOLDER,
+    REQUEST_FILE,
+    REQUESTS_FOLDER,
     STORE_FILE,
     ArrayEntry,
     CommitRecord,
     LedgerLine,
     StoreDescription,
 )
+from clare_cache.store.seal import unseal
 from clare_cache.types import CLEAN, ImageId
 
 _NOT_WHOLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -53,26 +56,13 @@ class Store:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        self.description = read_description(place)
         try:
-            description = place.read(STORE_FILE)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise StoreError(
-                f"store {place}: expected a folder with {STORE_FILE}, found none. "
-                "Make one with `clare-cache extract MANIFEST STORE`."
-            ) from error
-        try:
-            self.description = StoreDescription.from_json(json.loads(description), str(place))
             with place.open(INDEX_FILE) as index:
                 self.n_rows = _n_rows(index)
             """Length of every array: one more than the highest row in the index."""
         except (OSError, ValueError, KeyError) as error:
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: Exception) -> StoreError:
-        return StoreError(
-            f"store {self.place}: expected whole files {STORE_FILE} and {INDEX_FILE}, found "
-            f"{type(error).__name__}: {error}. Restore them, or extract into another store."
-        )
+            raise _damaged(place, error) from error
 
     @cached_property
     def _row_of(self) -> dict[ImageId, int]:
@@ -81,7 +71,7 @@ class Store:
             with self.place.open(INDEX_FILE) as file:
                 index = pq.read_table(file, filters=[("row", "<", self.n_rows)])
         except (OSError, ValueError) as error:
-            raise self._damaged(error) from error
+            raise _damaged(self.place, error) from error
         return dict(zip(index["image_id"].to_pylist(), index["row"].to_pylist(), strict=True))
 
     @property
@@ -128,6 +118,30 @@ class Store:
             for name in block_files(self.place, LEDGER_FOLDER, entry.key):
                 lines += read_ledger(self.place, name)
         return lines
+
+
+def read_description(place: Place) -> StoreDescription:
+    """What `store.json` says. Raises StoreError when there is none or it is not whole."""
+    try:
+        data = place.read(STORE_FILE)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(
+            f"store {place}: expected a folder with {STORE_FILE}, found none. "
+            "Make one with `clare-cache extract MANIFEST STORE`."
+        ) from error
+    try:
+        description = StoreDescription.from_json(json.loads(data), str(place))
+        unseal(data)
+    except _NOT_WHOLE as error:
+        raise _damaged(place, error) from error
+    return description
+
+
+def _damaged(place: Place, error: Exception) -> StoreError:
+    return StoreError(
+        f"store {place}: expected whole files {STORE_FILE} and {INDEX_FILE}, found "
+        f"{type(error).__name__}: {error}. Mend them with `clare-cache store repair`."
+    )
 
 
 class ArrayHandle:
@@ -209,6 +223,12 @@ def block_files(place: Place, folder: str, key: str) -> list[str]:
     return [f"{folder}/{key}/{m[0]}" for m in sorted(found, key=lambda match: int(match[1]))]
 
 
+def request_names(place: Place) -> list[str]:
+    """Names of the requests, without torn ones."""
+    names = (f"{REQUESTS_FOLDER}/{child}" for child in place.children(REQUESTS_FOLDER))
+    return [name for name in names if REQUEST_FILE.fullmatch(name)]
+
+
 def read_records(place: Place, entry: ArrayEntry) -> dict[int, CommitRecord]:
     """Commit records of one array by block; those of other declared inputs are refused."""
     names = block_files(place, COMMITS_FOLDER, entry.key)
@@ -228,12 +248,11 @@ def read_record_file(place: Place, entry: ArrayEntry, name: str) -> CommitRecord
     """One commit record. Raises StoreError when it is not whole or of other declared inputs."""
     data = place.read(name)
     try:
-        record = CommitRecord.from_json(json.loads(data))
+        record = CommitRecord.from_json(unseal(data))
     except _NOT_WHOLE as error:
         raise StoreError(
             f"store {place}: expected a whole commit record {name}, found "
-            f"{type(error).__name__}: {error}. Remove that file and extract again: its block is "
-            "made anew."
+            f"{type(error).__name__}: {error}. `clare-cache store repair` makes its block anew."
         ) from error
     if record.fingerprint != entry.fingerprint:
         raise StoreError(
@@ -250,10 +269,9 @@ def read_ledger(place: Place, name: str) -> list[LedgerLine]:
     try:
         return [LedgerLine(**line) for line in json.loads(data)]
     except _NOT_WHOLE as error:
-        record = COMMITS_FOLDER + name.removeprefix(LEDGER_FOLDER)
         raise StoreError(
             f"store {place}: expected a whole ledger {name}, found {type(error).__name__}: "
-            f"{error}. Remove that file and {record}, and extract again: the block is made anew."
+            f"{error}. `clare-cache store repair` makes it anew."
         ) from error
 
 
@@ -266,7 +284,7 @@ def open_array(place: Place, key: str, *, mode: Literal["r", "r+"]) -> zarr.Arra
     except _NOT_WHOLE as error:
         raise StoreError(
             f"store {place}: expected a whole {FEATURES_FOLDER}/{key}/zarr.json, found "
-            f"{type(error).__name__}: {error}. Restore it, or extract into another store."
+            f"{type(error).__name__}: {error}. Mend it with `clare-cache store repair`."
         ) from error
 
 
@@ -277,8 +295,8 @@ def read_values(place: Place, entry: ArrayEntry, array: zarr.Array, selection: A
             return np.asarray(array[selection])
     except (OSError, ValueError) as error:
         raise StoreError(
-            f"store {place}: {entry.key} cannot be read, {type(error).__name__}: {error}. Run "
-            "`clare-cache store verify`; a block whose commit record is removed is extracted again."
+            f"store {place}: {entry.key} cannot be read, {type(error).__name__}: {error}. Mend "
+            "it with `clare-cache store repair`."
         ) from error
 
 

@@ -6,15 +6,17 @@ my-store/
   features.zarr/<view>/<array>               Zarr v3, one row per image
   commits/<view>/<array>/<block>.json        CommitRecord, written last
   ledger/<view>/<array>/<block>.json         images that could not be used, with the reason
+  requests/<digest>.parquet                  what was asked for: rows and paths
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from clare_cache.errors import StoreError
-from clare_cache.fingerprint import fingerprint
+from clare_cache.fingerprint import DIGEST_CHARS, fingerprint
 from clare_cache.types import ArraySpec, ImageId
 
 FORMAT_VERSION = 1
@@ -30,6 +32,9 @@ INDEX_FILE = "index.parquet"
 FEATURES_FOLDER = "features.zarr"
 COMMITS_FOLDER = "commits"
 LEDGER_FOLDER = "ledger"
+REQUESTS_FOLDER = "requests"
+GROUP_FILE = f"{FEATURES_FOLDER}/zarr.json"
+REQUEST_FILE = re.compile(r"requests/[0-9a-f]+\.parquet")
 BLOCK_FILE = re.compile(r"([0-9]+)\.json")
 """Commit records and ledgers; a write that was killed leaves `.0.….partial.json`."""
 
@@ -59,10 +64,15 @@ class ArrayEntry:
 
 @dataclass(frozen=True)
 class StoreDescription:
-    """The content of `store.json`."""
+    """The content of `store.json`.
+
+    `checksums` maps the index and every `zarr.json` to the CRC-32C of its bytes: one, or while they
+    are being replaced two, the old and the new.
+    """
 
     block_rows: int = BLOCK_ROWS
     arrays: Mapping[str, ArrayEntry] = field(default_factory=dict)
+    checksums: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         arrays = {
@@ -75,6 +85,7 @@ class StoreDescription:
             "block_rows": self.block_rows,
             "arrays": arrays,
             "fingerprint": fingerprint({k: a["fingerprint"] for k, a in arrays.items()}),
+            "checksums": {name: list(value) for name, value in sorted(self.checksums.items())},
         }
 
     @classmethod
@@ -108,7 +119,8 @@ class StoreDescription:
                     f"{STORE_FILE} says {item['fingerprint']}. It was edited by hand; restore it."
                 )
             arrays[key] = entry
-        return cls(block_rows=value["block_rows"], arrays=arrays)
+        checksums = {name: tuple(found) for name, found in value["checksums"].items()}
+        return cls(block_rows=value["block_rows"], arrays=arrays, checksums=checksums)
 
 
 @dataclass(frozen=True)
@@ -128,7 +140,8 @@ class CommitRecord:
     """One block of one array is on disk: which rows it holds and what their bytes check to.
 
     `rows` are row numbers of the whole array, ascending; `failed` those in the ledger.
-    `checksums` maps a chunk's file name below the array to the CRC-32C of its bytes.
+    `checksums` maps a chunk's file name below the array to the CRC-32C of its bytes; `ledger` is
+    that of the block's ledger file, None where it has none.
     """
 
     view: str
@@ -138,6 +151,7 @@ class CommitRecord:
     rows: tuple[int, ...]
     failed: tuple[int, ...]
     checksums: Mapping[str, int]
+    ledger: int | None
     seconds: float
     versions: Mapping[str, str]
     finished_at: str
@@ -154,6 +168,11 @@ class CommitRecord:
         fields["rows"] = from_ranges(value["rows"])
         fields["failed"] = from_ranges(value["failed"])
         return cls(**fields)
+
+
+def request_digest(data: bytes) -> str:
+    """What names a request file: a digest of its bytes."""
+    return hashlib.sha256(data).hexdigest()[:DIGEST_CHARS]
 
 
 def chunk_rows_for(spec: ArraySpec, block_rows: int) -> int:

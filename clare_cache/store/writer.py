@@ -7,7 +7,6 @@ block has one writer. Data first, then the ledger, then the commit record: a blo
 record never happened.
 """
 
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,17 +15,14 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import Store as ZarrStore
 
 from clare_cache.errors import StoreError, StoreMismatch
 from clare_cache.files import json_bytes
 from clare_cache.fingerprint import differences
 from clare_cache.store.encode import encode_chunk
 from clare_cache.store.lock import LOCK_FILE, is_left_behind, setup_lock
+from clare_cache.store.metadata import array_metadata, group_metadata, index_file
 from clare_cache.store.place import Place, open_place, sweep
 from clare_cache.store.reader import (
     Store,
@@ -40,6 +36,7 @@ from clare_cache.store.schema import (
     BLOCK_ROWS,
     COMMITS_FOLDER,
     FEATURES_FOLDER,
+    GROUP_FILE,
     INDEX_FILE,
     LEDGER_FOLDER,
     STORE_FILE,
@@ -49,10 +46,8 @@ from clare_cache.store.schema import (
     StoreDescription,
     chunk_rows_for,
 )
+from clare_cache.store.seal import sealed
 from clare_cache.types import Failure, ImageId
-
-INDEX_ROW_GROUP = 16_384
-"""Rows that are read to find those of one block."""
 
 VIEW_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -80,11 +75,20 @@ def create_store(where: str | Path | Place, *, block_rows: int = BLOCK_ROWS) -> 
         if place.exists(STORE_FILE):
             return StoreWriter(place)  # made while this process waited
         _refuse_other_files(place)
-        _write_index(place, [], np.empty(0, np.int64))
-        with place.speaking():
-            zarr.open_group(_features(place), mode="a", zarr_format=3)
-        place.write(STORE_FILE, json_bytes(StoreDescription(block_rows=block_rows).to_json()))
+        files = {
+            INDEX_FILE: index_file([], np.empty(0, np.int64)),
+            GROUP_FILE: group_metadata({"block_rows": block_rows}),
+        }
+        for name, data in files.items():
+            place.write(name, data)
+        description = StoreDescription(block_rows=block_rows, checksums=checksums_of(files))
+        place.write(STORE_FILE, sealed(description.to_json()))
     return StoreWriter(place)
+
+
+def checksums_of(files: Mapping[str, bytes]) -> dict[str, tuple[int, ...]]:
+    """What `store.json` says of these files, by name."""
+    return {name: (google_crc32c.value(data),) for name, data in files.items()}
 
 
 def _refuse_other_files(place: Place) -> None:
@@ -119,10 +123,11 @@ class StoreWriter:
     def add_images(self, image_ids: Iterable[ImageId]) -> int:
         """Give rows to the images that have none; the number of new rows."""
         asked = set(image_ids)
-        if asked <= set(self.store.image_ids):
+        if asked <= set(self.store.image_ids) and not self._is_being_replaced:
             return 0  # rows never go away: no need to wait for the lock
         with setup_lock(self.place):
             self._reload()
+            self._settle()
             return self._add(sorted(asked - set(self.store.image_ids)))
 
     def _add(self, new: Sequence[ImageId]) -> int:
@@ -133,14 +138,36 @@ class StoreWriter:
         known = self.store.image_ids
         rows = np.concatenate([self.store.rows_of(known), np.arange(start, start + len(new))])
         # Arrays first: an index that points past an array's end would be a broken store.
-        for key, entry in self.description.arrays.items():
-            array = open_array(self.place, key, mode="r+")
-            with self.place.speaking():
-                array.resize((start + len(new), *entry.spec.shape))
-            self.place.flush(f"{FEATURES_FOLDER}/{key}/zarr.json")
-        _write_index(self.place, [*known, *new], rows)
-        self._reload()
+        files = {
+            metadata_name(key): array_metadata(entry, start + len(new))
+            for key, entry in self.description.arrays.items()
+        }
+        self._replace({**files, INDEX_FILE: index_file([*known, *new], rows)})
         return len(new)
+
+    def _replace(self, files: Mapping[str, bytes]) -> None:
+        """Replace described files, in this order; `store.json` fits them at any moment."""
+        before, after = self.description.checksums, checksums_of(files)
+        both = {name: (*before.get(name, ()), *after[name]) for name in files}
+        self._describe(replace(self.description, checksums={**before, **both}))
+        for name, data in files.items():
+            self.place.write(name, data)
+        self._describe(replace(self.description, checksums={**before, **after}))
+        self._reload()
+
+    @property
+    def _is_being_replaced(self) -> bool:
+        return any(len(found) > 1 for found in self.description.checksums.values())
+
+    def _settle(self) -> None:
+        """Forget what a killed `_replace` was about to do; call it while holding the lock."""
+        if self._is_being_replaced:
+            files = {name: self.place.read(name) for name in self.description.checksums}
+            self._describe(replace(self.description, checksums=checksums_of(files)))
+
+    def _describe(self, description: StoreDescription) -> None:
+        self.place.write(STORE_FILE, sealed(description.to_json()))
+        self.description = description
 
     def declare(self, entries: Sequence[ArrayEntry]) -> None:
         """Create the arrays that are absent; hold those that exist to their declared inputs.
@@ -152,15 +179,22 @@ class StoreWriter:
             return  # arrays never go away: no need to wait for the lock
         with setup_lock(self.place):
             self._reload()
+            self._settle()
             self._refuse_others(entries)
-            arrays = dict(self.description.arrays)
+            arrays, files = dict(self.description.arrays), dict[str, bytes]()
             for entry in entries:
                 if entry.key not in arrays:
                     chunk_rows = chunk_rows_for(entry.spec, self.description.block_rows)
                     arrays[entry.key] = replace(entry, chunk_rows=chunk_rows)
-                    self._create(arrays[entry.key])
-            description = replace(self.description, arrays=arrays)
-            self.place.write(STORE_FILE, json_bytes(description.to_json()))
+                    files[metadata_name(entry.view)] = group_metadata({})
+                    files[metadata_name(entry.key)] = array_metadata(
+                        arrays[entry.key], self.store.n_rows
+                    )
+            # Over what a run left that stopped before store.json named the arrays.
+            for name, data in files.items():
+                self.place.write(name, data)
+            checksums = {**self.description.checksums, **checksums_of(files)}
+            self._describe(replace(self.description, arrays=arrays, checksums=checksums))
             self._reload()
 
     def _refuse_others(self, entries: Sequence[ArrayEntry]) -> None:
@@ -235,7 +269,7 @@ class StoreWriter:
             sweep(self.place, f"{FEATURES_FOLDER}/{entry.key}/{name.rpartition('/')[0]}")
             checksums[name] = google_crc32c.value(encoded)
         rows = {*kept, *data.rows.tolist()}
-        failed = self._write_ledger(entry, data, rows)
+        failed, ledger = self._write_ledger(entry, data, rows)
         record = CommitRecord(
             view=data.view,
             array=data.array,
@@ -244,12 +278,15 @@ class StoreWriter:
             rows=tuple(sorted(rows)),
             failed=failed,
             checksums=checksums,
+            ledger=ledger,
             seconds=round(data.seconds, 3),
             versions=versions,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+        if before is not None and _is_same(record, before):
+            return before  # mended or made twice: the record keeps its time
         self.place.write(
-            f"{COMMITS_FOLDER}/{entry.key}/{data.block}.json", json_bytes(record.to_json())
+            f"{COMMITS_FOLDER}/{entry.key}/{data.block}.json", sealed(record.to_json())
         )
         return record
 
@@ -271,50 +308,42 @@ class StoreWriter:
     def _entry(self, view: str, array: str) -> ArrayEntry:
         return self.store[f"{view}/{array}"].entry
 
-    def _create(self, entry: ArrayEntry) -> None:
-        with self.place.speaking():
-            group = zarr.open_group(_features(self.place), mode="a", zarr_format=3)
-            group.require_group(entry.view)
-            group.create_array(
-                entry.key,
-                shape=(self.store.n_rows, *entry.spec.shape),
-                dtype=entry.spec.dtype,
-                chunks=(entry.chunk_rows, *entry.spec.shape),
-                compressors=None,
-                filters=None,
-                fill_value=float("nan"),
-                dimension_names=("image", *entry.spec.axes),
-                attributes={"meaning": entry.spec.meaning, "fingerprint": entry.fingerprint},
-                overwrite=True,  # left by a run that stopped before store.json named the array
-            )
-        self.place.flush(f"{FEATURES_FOLDER}/{entry.key}/zarr.json")
+    def _write_ledger(
+        self, entry: ArrayEntry, data: BlockData, rows: set[int]
+    ) -> tuple[tuple[int, ...], int | None]:
+        """Add this block's failures to its ledger, drop the lines of images that now have rows.
 
-    def _write_ledger(self, entry: ArrayEntry, data: BlockData, rows: set[int]) -> tuple[int, ...]:
-        """Add this block's failures to its ledger, drop the lines of images that now have rows."""
+        The rows in it, and the CRC-32C of the file.
+        """
         name = f"{LEDGER_FOLDER}/{entry.key}/{data.block}.json"
         old = read_ledger(self.place, name) if self.place.exists(name) else []
         lines = dict(zip(self.store.rows_of([x.image_id for x in old]).tolist(), old, strict=True))
         for row, failure in data.failed.items():
             lines[row] = LedgerLine(**asdict(failure), view=entry.view, array=entry.spec.name)
         failed = tuple(sorted(lines.keys() - rows))
-        if failed:
-            self.place.write(name, json_bytes([asdict(lines[row]) for row in failed]))
-        else:
+        if not failed:
             self.place.delete(name)
-        return failed
+            return (), None
+        content = json_bytes([asdict(lines[row]) for row in failed])
+        self.place.write(name, content)
+        return failed, google_crc32c.value(content)
+
+
+def _is_same(record: CommitRecord, before: CommitRecord) -> bool:
+    """Whether two records of a block say the same of its bytes."""
+    return record == replace(
+        before,
+        seconds=record.seconds,
+        versions=record.versions,
+        finished_at=record.finished_at,
+    )
+
+
+def metadata_name(key: str) -> str:
+    """The file that describes a view or an array."""
+    return f"{FEATURES_FOLDER}/{key}/zarr.json"
 
 
 def chunk_name(number: int, row_rank: int) -> str:
     """File name of a chunk below its array: Zarr v3's default key, all other axes whole."""
     return "/".join(["c", str(number), *["0"] * row_rank])
-
-
-def _write_index(place: Place, image_ids: Sequence[ImageId], rows: NDArray[np.int64]) -> None:
-    table = pa.table({"image_id": pa.array(image_ids, pa.string()), "row": pa.array(rows)})
-    file = io.BytesIO()
-    pq.write_table(table, file, row_group_size=INDEX_ROW_GROUP)
-    place.write(INDEX_FILE, file.getvalue())
-
-
-def _features(place: Place) -> ZarrStore:
-    return place.zarr_store(FEATURES_FOLDER, read_only=False)

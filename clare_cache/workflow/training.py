@@ -11,6 +11,7 @@ from clare_cache.backbones.numerics import pick_device
 from clare_cache.data import load
 from clare_cache.errors import HeadError, TrainError, raise_faults
 from clare_cache.evaluate import TRAINING, VALIDATION, read_config
+from clare_cache.extraction.versions import warn_of_other_versions
 from clare_cache.fingerprint import differences
 from clare_cache.heads import build_head, head_needs, needs_text
 from clare_cache.heads.files import load_head as read_head
@@ -48,6 +49,9 @@ def train_head(
         {n for h in recipe.head for n in head_needs(h.family, reads=h.reads, **h.options)}
     )
     recipe = as_extracted(recipe, opened, needs)
+    warn_of_other_versions(
+        opened.place, (r for n in needs for r in opened[f"{CLEAN}/{n}"].records.values())
+    )
     train = load(opened, train_rows, needs=needs)
     validation = load(opened, validation_rows, needs=needs)
     text = None

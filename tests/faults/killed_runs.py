@@ -160,6 +160,7 @@ def content(store: Path) -> dict[str, Any]:
             record = read_json(store / name)
             assert record.pop("finished_at")
             assert record.pop("seconds") >= 0
+            assert record.pop("checksum") >= 0  # of the times, too
             found[name] = record
     return found
 

@@ -172,7 +172,7 @@ def test_an_array_left_by_a_run_that_stopped_before_naming_it_is_made_anew(tmp_p
     store = create_store(tmp_path, block_rows=BLOCK_ROWS)
     store.add_images(image_ids(0))
     with monkeypatch.context() as patch:
-        patch.setattr(LocalPlace, "write", stop_at(".json"))
+        patch.setattr(LocalPlace, "write", stop_at("store.json"))
         with pytest.raises(Crash):
             store.declare([entry()])
     assert (tmp_path / "features.zarr/clean/vector/zarr.json").is_file()

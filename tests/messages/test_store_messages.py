@@ -1,12 +1,11 @@
 """The sentences that owners of stores meet, word for word."""
 
-import json
-
 import numpy as np
 import pytest
 
 from clare_cache.errors import StoreError, StoreMismatch
 from clare_cache.store import ArrayEntry, BlockData, create_store, open_store
+from clare_cache.store.seal import sealed, unseal
 from clare_cache.types import ArraySpec, Failure
 
 MAP = ArraySpec("error_map", (2,), ("number",), "float32", "two numbers")
@@ -111,9 +110,9 @@ def test_blocks_that_are_refused(store):
 
 
 def rewrite(path, edit):
-    value = json.loads(path.read_text())
+    value = unseal(path.read_bytes())
     edit(value)
-    path.write_text(json.dumps(value))
+    path.write_bytes(sealed(value))
 
 
 def test_another_format_version(store):
@@ -157,7 +156,7 @@ def test_a_store_description_that_is_not_whole(store):
     assert message_of(StoreError, lambda: open_store(store.place.root)) == (
         f"store {store.place}: expected whole files store.json and index.parquet, found "
         "JSONDecodeError: Expecting value: line 1 column 1 (char 0). "
-        "Restore them, or extract into another store."
+        "Mend them with `clare-cache store repair`."
     )
 
 
@@ -170,7 +169,7 @@ def test_a_damaged_commit_record(store):
         assert message_of(StoreError, act) == (
             f"store {store.place}: expected a whole commit record commits/clean/error_map/0.json, "
             "found JSONDecodeError: Expecting value: line 1 column 1 (char 0). "
-            "Remove that file and extract again: its block is made anew."
+            "`clare-cache store repair` makes its block anew."
         )
 
 
@@ -187,8 +186,8 @@ def test_a_damaged_ledger(store):
     ):
         assert message_of(StoreError, act) == (
             f"store {store.place}: expected a whole ledger ledger/clean/error_map/0.json, found "
-            "JSONDecodeError: Expecting value: line 1 column 1 (char 0). Remove that file and "
-            "commits/clean/error_map/0.json, and extract again: the block is made anew."
+            "JSONDecodeError: Expecting value: line 1 column 1 (char 0). "
+            "`clare-cache store repair` makes it anew."
         )
 
 
@@ -197,7 +196,7 @@ def test_a_lost_array_description(store):
     found = message_of(StoreError, lambda: open_store(store.place.root)["clean/error_map"][0])
     start = f"store {store.place}: expected a whole features.zarr/clean/error_map/zarr.json, found "
     assert found.startswith(start)
-    assert found.endswith(". Restore it, or extract into another store.")
+    assert found.endswith(". Mend it with `clare-cache store repair`.")
 
 
 @pytest.mark.parametrize("nbytes", [0, 7, 8])
@@ -215,7 +214,4 @@ def test_a_truncated_chunk(store, nbytes):
         assert found.startswith(
             f"store {store.place}: clean/error_map cannot be read, ValueError: "
         )
-        assert found.endswith(
-            ". Run `clare-cache store verify`; a block whose commit record is removed is "
-            "extracted again."
-        )
+        assert found.endswith(". Mend it with `clare-cache store repair`.")

@@ -92,7 +92,7 @@ def test_verify_finds_a_flipped_bit(command, faces):
     chunk.write_bytes(data)
     done = command("store", "verify", "store", folder=faces)
     assert done.status == 1
-    assert "altered chunk: clean/clip_embedding/c/0/0" in done.out
+    assert "altered chunk: features.zarr/clean/clip_embedding/c/0/0" in done.out
 
 
 def test_interrupted_extract_prints_the_line_to_resume(command, tmp_path):

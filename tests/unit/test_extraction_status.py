@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 from clare_cache.extraction import extract_features
 from clare_cache.extraction.status import read_status
-from clare_cache.files import read_json, write_json
 from clare_cache.store import open_store
+from clare_cache.store.seal import sealed, unseal
 from tests.fake_backbone import FakeBackbone, write_images
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -29,7 +29,8 @@ def make(tmp_path, **options):
 def stamp(store, minutes):
     for block, path in enumerate(sorted((store / "commits/clean/mean").iterdir())):
         when = START + timedelta(minutes=minutes[block])
-        write_json(path, read_json(path) | {"finished_at": when.isoformat()})
+        record = unseal(path.read_bytes()) | {"finished_at": when.isoformat()}
+        path.write_bytes(sealed(record))
 
 
 def test_a_finished_store(tmp_path):

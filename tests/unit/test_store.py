@@ -21,6 +21,7 @@ from clare_cache.store import (
     open_store,
 )
 from clare_cache.store.schema import CHUNK_NBYTES, chunk_rows_for, from_ranges, to_ranges
+from clare_cache.store.seal import sealed, unseal
 from clare_cache.types import ArraySpec
 from tests.fake_backbone import bytes_below
 from tests.small_store import (
@@ -271,7 +272,7 @@ def test_a_commit_record_says_what_was_committed(tmp_path):
     given = store.write_block(block(VECTOR, [4, 6, 7], failed=[5]), versions={"zarr": "3.1"})
     (path,) = (tmp_path / "commits").rglob("*.json")
     assert path.relative_to(tmp_path).as_posix() == "commits/clean/vector/1.json"
-    read = CommitRecord.from_json(json.loads(path.read_text()))
+    read = CommitRecord.from_json(unseal(path.read_bytes()))
     assert read == given == open_store(tmp_path)["clean/vector"].records[1]
     assert (read.view, read.array, read.block) == ("clean", "vector", 1)
     assert (read.rows, read.failed) == ((4, 6, 7), (5,))
@@ -392,8 +393,7 @@ def test_two_writers_of_different_blocks_do_not_meet(tmp_path):
 def test_a_record_of_other_inputs_is_refused(tmp_path):
     write_all(make_store(tmp_path))
     path = tmp_path / "commits/clean/vector/1.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "fingerprint": "0" * 16}))
+    path.write_bytes(sealed({**unseal(path.read_bytes()), "fingerprint": "0" * 16}))
     with pytest.raises(StoreError, match="was committed for fingerprint 0000000000000000"):
         _ = open_store(tmp_path)["clean/vector"].present
 

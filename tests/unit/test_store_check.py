@@ -1,12 +1,11 @@
 """`verify` finds what is not as the commit records say, and nothing on a healthy store."""
 
-import json
-
 import google_crc32c
 import numpy as np
 import pytest
 
 from clare_cache.store import ArrayEntry, BlockData, create_store, open_store, verify
+from clare_cache.store.seal import sealed, unseal
 from clare_cache.types import ArraySpec, Failure
 
 SPEC = ArraySpec("vector", (3,), ("number",), "float32", "three numbers")
@@ -49,7 +48,9 @@ def test_an_empty_store_has_no_fault(tmp_path):
 
 def test_a_missing_chunk(path):
     (path / CHUNKS / "1/0").unlink()
-    assert faults_of(path) == ["missing chunk: clean/vector/c/1/0: block 1 was committed with it"]
+    assert faults_of(path) == [
+        "missing chunk: features.zarr/clean/vector/c/1/0: block 1 was committed with it"
+    ]
 
 
 def test_one_altered_bit(path):
@@ -60,7 +61,8 @@ def test_one_altered_bit(path):
     chunk.write_bytes(bytes(data))
     found = google_crc32c.value(bytes(data))
     assert faults_of(path) == [
-        f"altered chunk: clean/vector/c/0/0: CRC-32C is {found}, was {before} when committed"
+        f"altered chunk: features.zarr/clean/vector/c/0/0: CRC-32C is {found}, was {before} when "
+        "committed"
     ]
 
 
@@ -69,7 +71,7 @@ def test_a_truncated_chunk(path, nbytes):
     chunk = path / CHUNKS / "0/0"
     chunk.write_bytes(chunk.read_bytes()[:nbytes])
     (fault,) = verify(open_store(path))
-    assert (fault.kind, fault.where) == ("altered chunk", "clean/vector/c/0/0")
+    assert (fault.kind, fault.where) == ("altered chunk", "features.zarr/clean/vector/c/0/0")
 
 
 def test_zeros_in_place_of_a_chunk(path):
@@ -84,9 +86,9 @@ def test_a_committed_value_that_is_not_finite(path):
     values[1, 2] = np.inf
     chunk.write_bytes(values.tobytes())
     record = path / "commits/clean/vector/1.json"
-    content = json.loads(record.read_text())
+    content = unseal(record.read_bytes())
     content["checksums"]["c/1/0"] = google_crc32c.value(values.tobytes())
-    record.write_text(json.dumps(content))
+    record.write_bytes(sealed(content))
     assert faults_of(path) == ["non-finite value: clean/vector row 5: NaN or infinity"]
 
 
@@ -94,8 +96,8 @@ def test_files_that_no_record_names(path):
     (path / "commits/clean/vector/2.json").unlink()
     (path / CHUNKS / "0/0.1b2c.partial").write_bytes(b"torn")
     assert faults_of(path) == [
-        "orphan file: clean/vector/c/0/0.1b2c.partial: no commit record names it",
-        "orphan file: clean/vector/c/2/0: no commit record names it",
+        "orphan file: features.zarr/clean/vector/c/0/0.1b2c.partial: no commit record names it",
+        "orphan file: features.zarr/clean/vector/c/2/0: no commit record names it",
     ]
 
 
@@ -104,8 +106,9 @@ def test_a_damaged_commit_record_is_a_fault_and_the_others_are_checked(path, tex
     (path / "commits/clean/vector/1.json").write_text(text)
     (path / CHUNKS / "0/0").unlink()
     one, other = verify(open_store(path))
-    assert (one.kind, one.where) == ("damaged commit record", "commits/clean/vector/1.json")
-    assert (other.kind, other.where) == ("missing chunk", "clean/vector/c/0/0")
+    assert (one.kind, one.where) == ("missing chunk", "features.zarr/clean/vector/c/0/0")
+    assert (other.kind, other.where) == ("damaged commit record", "commits/clean/vector/1.json")
+    assert (other.key, other.block) == ("clean/vector", 1)
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}x", "[3]", '[{"a": 1}]'])
@@ -130,7 +133,7 @@ def test_a_lost_or_damaged_array_description_is_a_fault(path, text):
 
 def test_a_record_of_other_inputs_is_a_fault(path):
     record = path / "commits/clean/vector/0.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"fingerprint": "0" * 16}))
+    record.write_bytes(sealed(unseal(record.read_bytes()) | {"fingerprint": "0" * 16}))
     (fault,) = verify(open_store(path))
     assert fault.kind == "damaged commit record"
     assert "was committed for fingerprint 0000000000000000" in fault.detail
@@ -141,7 +144,7 @@ def test_every_fault_is_found_in_one_go(path):
     (path / CHUNKS / "1/0").write_bytes(b"x")
     (path / CHUNKS / "9").write_bytes(b"x")
     assert [fault.kind for fault in verify(open_store(path))] == [
-        "orphan file",
         "missing chunk",
         "altered chunk",
+        "orphan file",
     ]
