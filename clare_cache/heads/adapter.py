@@ -22,6 +22,7 @@ class Adapter(Head):
     """
 
     family = "adapter"
+    stackable = True
     axes = {"clip_embedding": ("channel",)}  # noqa: RUF012
     needs_text = True
     option_rules = {"ratio": probability(0.4), "reduction": count(2)}  # noqa: RUF012

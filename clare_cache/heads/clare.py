@@ -29,6 +29,7 @@ class Clare(FusionHead):
     """
 
     family = "clare"
+    stackable = True
     needs_text = True
     option_rules = {  # noqa: RUF012
         **PROMPT_RULES,

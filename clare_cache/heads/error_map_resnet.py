@@ -16,6 +16,7 @@ class ErrorMapResNet(Head):
     layer; cross-entropy, mean. `embedding` (B, 64) is that mean. He et al. 2016, section 4.2."""
 
     family = "error_map_resnet"
+    stackable = True
     axes = {"error_map": ("channel", "row", "column")}  # noqa: RUF012
 
     def __init__(self, shapes: Shapes) -> None:

@@ -22,6 +22,7 @@ class Lare2(FusionHead):
     """
 
     family = "lare2"
+    stackable = True
     option_rules = {  # noqa: RUF012
         "features": choice("vit", "resnet"),
         "attention": choice("map_bias", *sorted(ATTENTION.keys() - {"map_bias"})),

@@ -14,6 +14,7 @@ class Linear(Head):
     """logit = w · x + b on the embedding as it comes, not normalised; binary cross-entropy."""
 
     family = "linear"
+    stackable = True
     axes = {"clip_embedding": ("channel",)}  # noqa: RUF012
 
     def __init__(self, shapes: Shapes) -> None:
@@ -33,6 +34,7 @@ class LinearProbe(Head):
     """logits = W x + b, one for each class, on the embedding as it comes; cross-entropy, mean."""
 
     family = "linear_probe"
+    stackable = True
     axes = {"clip_embedding": ("channel",)}  # noqa: RUF012
 
     def __init__(self, shapes: Shapes) -> None:

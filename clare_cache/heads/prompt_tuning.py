@@ -20,6 +20,7 @@ class PromptTuning(Head):
     """
 
     family = "prompt_tuning"
+    stackable = True
     axes = {"clip_embedding": ("channel",)}  # noqa: RUF012
     needs_text = True
     option_rules = PROMPT_RULES

@@ -94,6 +94,11 @@ class Head(nn.Module, ABC):
     axes: ClassVar[Mapping[str, tuple[str, ...]]]
     needs_text: ClassVar[bool] = False
     option_rules: ClassVar[Mapping[str, Option]] = {}
+    stackable: ClassVar[bool] = False
+    """Whether heads of equal options and shapes differ in nothing but the values of their tensors,
+    and draw no chance but through `F.dropout`: then training stacks them."""
+    stackable_options: ClassVar[tuple[str, ...]] = ()
+    """Options that are such tensors, as buffers that are not saved."""
 
     options: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]

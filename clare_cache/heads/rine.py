@@ -32,6 +32,10 @@ class Rine(Head):
         "dropout": probability(0.5),
     }
 
+    stackable = True
+    stackable_options = ("contrastive_weight",)
+    xi: Tensor
+
     def __init__(
         self,
         shapes: Shapes,
@@ -49,6 +53,7 @@ class Rine(Head):
             "aggregation": aggregation,
             "dropout": dropout,
         })  # fmt: skip
+        self.register_buffer("xi", torch.tensor(float(contrastive_weight)), persistent=False)
         n_blocks, clip_width = self.shapes["clip_block_cls"]
         if aggregation == "importance":
             self.alpha = nn.Parameter(torch.randn(1, n_blocks, width))
@@ -88,10 +93,9 @@ class Rine(Head):
         authors' code has it; the paper's formula states no reduction."""
         target = labels.to(output.score.dtype)
         loss = F.binary_cross_entropy_with_logits(output.score, target, reduction="sum")
-        xi = self.options["contrastive_weight"]
-        if xi == 0 or output.embedding is None:
+        if output.embedding is None:
             return loss
-        return loss + xi * supervised_contrastive(output.embedding, labels)
+        return loss + self.xi * supervised_contrastive(output.embedding, labels)
 
 
 class _Pyramid(nn.Module):

@@ -1,11 +1,12 @@
 """The one loop. A batch is read once and shown to every head; no head sees another's randomness.
 
-Each member has its own optimiser and draws its dropout from a seed of its own, so training
-several heads together gives each the numbers that it would get alone. A `BankHead` is shown the
-data once, in its own order, before the others, and counts as one epoch.
+Members of equal shapes are trained as one stack (`train.stack`); members of other shapes share the
+batch. Each has its own optimiser settings and draws its dropout from a seed of its own, so training
+several heads together gives each the numbers that it would get alone: to the bit beside heads of
+other shapes, to rounding within a stack. A `BankHead` is shown the data once, in its own order,
+before the others, and counts as one epoch.
 """
 
-import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,26 +15,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clare_cache.errors import TrainError
 from clare_cache.heads.protocol import BankHead, Head
 from clare_cache.metrics import average_precision, choose_threshold, roc_auc
-from clare_cache.seeds import generator_for, seed_for
+from clare_cache.seeds import generator_for
 from clare_cache.train.config import OptimiserConfig, Selection
-from clare_cache.train.optimiser import build_optimiser, learning_rate
-from clare_cache.train.score import Rows, batches_in_order, probability, score
+from clare_cache.train.score import Rows, batches_in_order, probability, score_stacks
+from clare_cache.train.stack import Masks, Stack, stack_heads
+from clare_cache.train.teacher import Lesson, Teacher
 from clare_cache.types import OnProgress, Progress, ignore_progress
 
 
 @dataclass
 class Member:
-    """One head in training: `label` names it in the run, `seed` decides its dropout."""
+    """One head in training: `label` names it in the run, `seed` decides its dropout, `order` its
+    data order; by default all share the run's."""
 
     label: str
     head: Head
     optimiser: OptimiserConfig
     seed: int = 0
+    order: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Trained:
 
     `threshold` is the probability above which an image counts as fake, chosen on validation.
     `retired` is "" or why training stopped early. `validation` has the best epoch's numbers.
+    `seconds` is its share of its stack's time.
     """
 
     label: str
@@ -58,23 +64,27 @@ class Trained:
 @dataclass
 class _State:
     member: Member
-    optimiser: torch.optim.Optimizer | None
-    """None for a BankHead."""
     history: list[dict[str, Any]] = field(default_factory=list)
     best_value: tuple[float, float] = (-math.inf, -math.inf)
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     best_threshold: float = 0.5
     best_validation: dict[str, float] = field(default_factory=dict)
-    loss_sum: float = 0.0
-    n_steps: int = 0
     seconds: float = 0.0
     retired: str = ""
 
     @property
-    def is_live(self) -> bool:
-        """Whether another epoch can change it."""
-        return not self.retired and not (self.optimiser is None and self.history)
+    def is_bank(self) -> bool:
+        return isinstance(self.member.head, BankHead)
+
+
+@dataclass
+class _Class:
+    """Members trained as one stack, on one data order."""
+
+    states: list[_State]
+    teacher: Teacher
+    order: int
 
 
 def train_members(
@@ -103,22 +113,26 @@ def train_members(
                 f"{name} data: expected real and fake images, found labels {found} in "
                 f"{len(data)} images. Check the manifest's splits."
             )
-    states = [_start(member, train, batch_size=batch_size, device=device) for member in members]
-    taught = [(state, state.optimiser) for state in states if state.optimiser is not None]
-    n_batches = math.ceil(len(train) / batch_size) if taught else 0
+    states = [_State(member) for member in members]
+    banks = [state for state in states if state.is_bank]
+    _fill_banks(banks, train, batch_size=batch_size, device=device)
+    classes = _gather([state for state in states if not state.is_bank], seed=seed, device=device)
+    n_batches = math.ceil(len(train) / batch_size) if classes else 0
     for epoch in range(epochs):
-        for state, optimiser in taught:
-            state.loss_sum, state.n_steps = 0.0, 0
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(state.member.optimiser, epoch, epochs)
-        order = generator_for(seed, "train", f"order/{epoch}").permutation(len(train))
+        for taught in classes:
+            taught.teacher.start_epoch(epoch, epochs)
+        orders = {
+            order: generator_for(order, "train", f"order/{epoch}").permutation(len(train))
+            for order in {taught.order for taught in classes}
+        }
         for step in range(n_batches):
-            features, labels = train.batch(order[step * batch_size : (step + 1) * batch_size])
-            features = {name: tensor.to(device) for name, tensor in features.items()}
-            labels = labels.to(device)
-            for state, optimiser in taught:
-                if not state.retired:
-                    _step(state, optimiser, features, labels, epoch=epoch, step=step)
+            masks = Masks(f"{epoch}/{step}")
+            for order, images in orders.items():
+                rows = images[step * batch_size : (step + 1) * batch_size]
+                features, labels = _on(device, *train.batch(rows))
+                for taught in classes:
+                    if taught.order == order:
+                        taught.teacher.step(features, labels, masks=masks)
             on_progress(
                 Progress(
                     what="train",
@@ -128,110 +142,147 @@ def train_members(
                     note=f"epoch {epoch + 1}/{epochs}",
                 )
             )
-        _validate(states, validation, epoch=epoch, select=select, device=device)
-        if not any(state.is_live for state in states):
+        _end_epoch(
+            classes, banks if epoch == 0 else [], validation, epoch=epoch, select=select,
+            device=device,
+        )  # fmt: skip
+        classes = _dismiss(classes)
+        if not classes:
             break
     lost = {s.member.label: s.retired for s in states if not s.best_epoch}
     return [_finish(state) for state in states if state.best_epoch], lost
 
 
-def _start(member: Member, train: Rows, *, batch_size: int, device: torch.device | str) -> _State:
-    head = member.head.to(device).train()
-    if not isinstance(head, BankHead):
-        return _State(member, build_optimiser(head, member.optimiser))
-    began = time.perf_counter()
-    head.remember(train.batch(rows) for rows in batches_in_order(len(train), batch_size))
-    return _State(member, None, seconds=time.perf_counter() - began)
-
-
-def _step(
-    state: _State,
-    optimiser: torch.optim.Optimizer,
-    features: Mapping[str, Tensor],
-    labels: Tensor,
-    *,
-    epoch: int,
-    step: int,
+def _fill_banks(
+    banks: Sequence[_State], train: Rows, *, batch_size: int, device: torch.device | str
 ) -> None:
-    began = time.perf_counter()
-    member = state.member
-    device = next(member.head.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        _seed(device, seed_for(member.seed, "train", f"dropout/{epoch}/{step}") % 2**63)
-        loss = member.head.loss(member.head(features), labels)
-    if not torch.isfinite(loss):
-        state.retired = f"loss became {loss.item()} in epoch {epoch + 1}, step {step + 1}"
-        return
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    if member.optimiser.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(
-            member.head.trainable_parameters(), member.optimiser.clip_norm
-        )
-    optimiser.step()
-    state.loss_sum += loss.item()
-    state.n_steps += 1
-    state.seconds += time.perf_counter() - began
+    for state in banks:
+        began = time.perf_counter()
+        head = state.member.head.to(device)
+        assert isinstance(head, BankHead)  # rule-ok: narrows a type
+        head.remember(train.batch(rows) for rows in batches_in_order(len(train), batch_size))
+        state.seconds = time.perf_counter() - began
 
 
-def _seed(device: torch.device, seed: int) -> None:
-    """Seed one device's generator; torch.manual_seed would seed all GPUs, used or not."""
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index].manual_seed(seed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
+def _gather(states: Sequence[_State], *, seed: int, device: torch.device | str) -> list[_Class]:
+    """Members by stack: those with the same code, shapes, kind of optimiser and data order."""
+    orders = [seed if s.member.order is None else s.member.order for s in states]
+    heads = [state.member.head.to(device).train() for state in states]
+    classes = []
+    for positions in stack_heads(heads, together=orders):
+        # Members of one configuration side by side: they share an optimiser.
+        known = [states[n].member.optimiser for n in positions]
+        positions = sorted(positions, key=lambda n: known.index(states[n].member.optimiser))
+        mine = [states[n] for n in positions]
+        classes.append(_Class(mine, _teach(mine), orders[positions[0]]))
+    return classes
 
 
-def _validate(
-    states: Sequence[_State],
-    data: Rows,
+def _teach(states: Sequence[_State]) -> Teacher:
+    members = [state.member for state in states]
+    return Teacher(
+        [m.head for m in members], [m.optimiser for m in members], [m.seed for m in members]
+    )
+
+
+def _on(
+    device: torch.device | str, features: Mapping[str, Tensor], labels: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    # In the precision of heads once, not once for each stack.
+    moved = {
+        name: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in features.items()
+    }
+    return moved, labels.to(device)
+
+
+def _end_epoch(
+    classes: Sequence[_Class],
+    banks: Sequence[_State],
+    validation: Rows,
     *,
     epoch: int,
     select: Selection,
     device: torch.device | str,
 ) -> None:
-    live = [state for state in states if state.is_live]
-    labels = data.labels.numpy()
-    for state, log_odds in zip(
-        live, score([s.member.head for s in live], data, device=device), strict=True
-    ):
-        if not np.isfinite(log_odds).all():
-            state.retired = f"scores stopped being finite after epoch {epoch + 1}"
-            continue
-        # Cross-entropy of the two-class softmax, from log-odds alone: log(1 + exp(∓s)).
-        signed = np.where(labels == 1, -log_odds, log_odds)
-        validation = {
-            "val_auc": float(roc_auc(labels, log_odds)),
-            "val_ap": float(average_precision(labels, log_odds)),
-            "val_loss": float(np.logaddexp(0, signed).mean()),
-        }
-        line: dict[str, Any] = {"epoch": epoch + 1, **validation}
-        if state.optimiser is not None:
-            line["train_loss"] = state.loss_sum / max(state.n_steps, 1)
-            line["lr"] = state.optimiser.param_groups[0]["lr"]
-        state.history.append(line)
-        chosen = {
-            "val_auc": validation["val_auc"],
-            "val_ap": validation["val_ap"],
-            "val_loss": -validation["val_loss"],
-            "last": float(epoch),
-        }[select]
-        # On an easy validation set AUC is 1 from the first epoch; the loss still tells apart.
-        value = (chosen, -validation["val_loss"])
-        if value > state.best_value:
-            state.best_value, state.best_epoch = value, epoch + 1
-            if state.optimiser is not None:
-                state.best_weights = copy.deepcopy(state.member.head.state_dict())
-            state.best_threshold = choose_threshold(labels, probability(log_odds))
-            state.best_validation = validation
+    """Scores every member on `validation`, and notes what is to be kept of it."""
+    stacks = [taught.teacher.stack for taught in classes]
+    stacks += [Stack([state.member.head]) for state in banks]
+    scores = score_stacks(stacks, validation, device=device)
+    labels = validation.labels.numpy()
+    for taught, log_odds in zip(classes, scores, strict=False):
+        lessons = taught.teacher.end_epoch()
+        for state, lesson, values in zip(taught.states, lessons, log_odds, strict=True):
+            state.seconds += taught.teacher.seconds / len(taught.states)
+            state.retired = lesson.burst
+            if not state.retired:
+                _judge(state, labels, values, epoch=epoch, select=select, lesson=lesson)
+        taught.teacher.seconds = 0.0
+    for state, (values,) in zip(banks, scores[len(classes) :], strict=True):
+        _judge(state, labels, values, epoch=epoch, select=select, lesson=None)
+
+
+def _judge(
+    state: _State,
+    labels: NDArray[np.int64],
+    log_odds: NDArray[np.float64],
+    *,
+    epoch: int,
+    select: Selection,
+    lesson: Lesson | None,
+) -> None:
+    if not np.isfinite(log_odds).all():
+        state.retired = f"scores stopped being finite after epoch {epoch + 1}"
+        return
+    # Cross-entropy of the two-class softmax, from log-odds alone: log(1 + exp(∓s)).
+    signed = np.where(labels == 1, -log_odds, log_odds)
+    validation = {
+        "val_auc": float(roc_auc(labels, log_odds)),
+        "val_ap": float(average_precision(labels, log_odds)),
+        "val_loss": float(np.logaddexp(0, signed).mean()),
+    }
+    line: dict[str, Any] = {"epoch": epoch + 1, **validation}
+    if lesson is not None:
+        line |= {"train_loss": lesson.train_loss, "lr": lesson.lr}
+    state.history.append(line)
+    chosen = {
+        "val_auc": validation["val_auc"],
+        "val_ap": validation["val_ap"],
+        "val_loss": -validation["val_loss"],
+        "last": float(epoch),
+    }[select]
+    # On an easy validation set AUC is 1 from the first epoch; the loss still tells apart.
+    value = (chosen, -validation["val_loss"])
+    if value > state.best_value:
+        state.best_value, state.best_epoch = value, epoch + 1
+        if lesson is not None:
+            # Not a deep copy, which would copy the whole stack for each of its members.
+            weights = state.member.head.state_dict()
+            state.best_weights = {name: value.clone() for name, value in weights.items()}
+        state.best_threshold = choose_threshold(labels, probability(log_odds))
+        state.best_validation = validation
+
+
+def _dismiss(classes: Sequence[_Class]) -> list[_Class]:
+    """The classes without the members that were retired; nobody else's numbers change."""
+    kept = []
+    for taught in classes:
+        live = [n for n, state in enumerate(taught.states) if not state.retired]
+        if len(live) < len(taught.states) and live:
+            memory = [taught.teacher.optimiser_state(n) for n in live]
+            states = [taught.states[n] for n in live]
+            taught = _Class(states, _teach(states), taught.order)
+            taught.teacher.restore_optimiser(memory)
+        if live:
+            kept.append(taught)
+    return kept
 
 
 def _finish(state: _State) -> Trained:
     head = state.member.head
-    if state.optimiser is not None:
-        head.load_state_dict(state.best_weights)
+    for name, tensor in [*head.named_parameters(), *head.named_buffers()]:
+        # Their own storage again, no longer rows of a stack.
+        tensor.data = state.best_weights.get(name, tensor.data).clone()
     head.eval()
     return Trained(
         label=state.member.label,

@@ -1,8 +1,10 @@
 """Optimiser and learning rate of one head."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from clare_cache.errors import TrainError
 from clare_cache.heads.protocol import Head
@@ -23,8 +25,11 @@ def learning_rate(config: OptimiserConfig, epoch: int, epochs: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / epochs))
 
 
-def build_optimiser(head: Head, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """The optimiser over exactly the head's trainable parameters.
+def build_optimiser(
+    head: Head, config: OptimiserConfig, *, parameters: Sequence[nn.Parameter] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser over exactly the head's trainable parameters, or over those of a stack of such
+    heads that stand for them.
 
     Raises TrainError when a parameter asks for gradients but is not handed over: the published
     CLaRE leaves its fusion layers at their random initial values that way.
@@ -38,6 +43,7 @@ def build_optimiser(head: Head, config: OptimiserConfig) -> torch.optim.Optimize
             f"{len(handed)} reach the optimiser; left out: "
             f"{', '.join(sorted(names[i] for i in left_out)) or 'all'}."
         )
+    handed = handed if parameters is None else list(parameters)
     if config.optimiser == "sgd":
         return torch.optim.SGD(
             handed, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay

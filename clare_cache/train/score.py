@@ -12,6 +12,7 @@ from scipy.special import expit
 from clare_cache.data import FeatureData
 from clare_cache.heads.protocol import Head
 from clare_cache.manifest import Manifest
+from clare_cache.train.stack import Stack
 
 SCORE_BATCH = 256
 
@@ -51,7 +52,20 @@ def score(
     batch_size: int = SCORE_BATCH,
 ) -> list[NDArray[np.float64]]:
     """Log-odds of "fake" (n,) for each head, from one pass over the data, in evaluation mode."""
-    parts: list[list[torch.Tensor]] = [[] for _ in heads]
+    stacks = [Stack([head]) for head in heads]
+    return [found[0] for found in score_stacks(stacks, data, device=device, batch_size=batch_size)]
+
+
+def score_stacks(
+    stacks: Sequence[Stack],
+    data: Rows,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = SCORE_BATCH,
+) -> list[NDArray[np.float64]]:
+    """Log-odds of "fake" (members, n) for each stack, as `score` does."""
+    parts: list[list[torch.Tensor]] = [[] for _ in stacks]
+    heads = [head for stack in stacks for head in stack.heads]
     modes = [head.training for head in heads]
     with torch.inference_mode():
         for head in heads:
@@ -59,11 +73,14 @@ def score(
         for indices in batches_in_order(len(data), batch_size):
             features, _ = data.batch(indices)
             features = {name: tensor.to(device) for name, tensor in features.items()}
-            for part, head in zip(parts, heads, strict=True):
-                part.append(head(features).score.cpu().double())
+            for part, stack in zip(parts, stacks, strict=True):
+                part.append(stack.scores(features).cpu().double())
     for head, training in zip(heads, modes, strict=True):
         head.train(training)
-    return [torch.cat(part).numpy() if part else np.empty(0) for part in parts]
+    return [
+        torch.cat(part, dim=1).numpy() if part else np.empty((len(stack), 0))
+        for part, stack in zip(parts, stacks, strict=True)
+    ]
 
 
 def probability(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -25,7 +25,7 @@ def images():
 
 @pytest.mark.parametrize(
     ("family", "options"),
-    [("linear", {}), ("rine", {"depth": 1, "width": 8}), ("knn", {"k": 3})],
+    [("linear", {}), ("rine", {"depth": 1, "width": 16, "dropout": 0.1}), ("knn", {"k": 3})],
 )
 def test_it_learns_and_scores(family, options, images):
     arrays, labels = images
