@@ -1,5 +1,6 @@
 """A chunk of values → the bytes of its file, by Zarr itself: what any Zarr reader undoes."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -30,3 +31,15 @@ def encode_chunk(array: zarr.Array, rows: NDArray[Any]) -> bytes:
     )
     copy[...] = chunk
     return held[copy.metadata.encode_chunk_key((0,) * copy.ndim)].to_bytes()
+
+
+def is_raw(array: zarr.Array, chunk_rows: int) -> bool:
+    """Whether a chunk file is the values themselves: this machine's bytes, whole rows, in order."""
+    codecs: Any = array.metadata.to_dict()["codecs"]
+    settings = codecs[0].get("configuration", {})
+    return (
+        [codec["name"] for codec in codecs] == ["bytes"]
+        and settings.get("endian", sys.byteorder) == sys.byteorder
+        and array.chunks == (chunk_rows, *array.shape[1:])
+        and array.shards is None
+    )

@@ -16,6 +16,8 @@ import zarr
 from numpy.typing import NDArray
 
 from clare_cache.errors import StoreError
+from clare_cache.store.encode import is_raw
+from clare_cache.store.mapped import MappedRows
 from clare_cache.store.place import Place, open_place
 from clare_cache.store.schema import (
     BLOCK_FILE,
@@ -30,6 +32,7 @@ from clare_cache.store.schema import (
     CommitRecord,
     LedgerLine,
     StoreDescription,
+    chunk_name,
 )
 from clare_cache.store.seal import unseal
 from clare_cache.types import CLEAN, ImageId
@@ -188,9 +191,50 @@ class ArrayHandle:
     def __getitem__(self, selection: Any) -> NDArray[Any]:
         return read_values(self._store.place, self.entry, self.array, selection)
 
-    def read_rows(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """(n, *row shape) in the order of `rows`, repeats allowed; every chunk is read once."""
-        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+    @property
+    def is_mapped(self) -> bool:
+        """Whether rows are copied straight from chunk files: local, uncompressed, whole pages."""
+        return self._mapped is not None
+
+    @cached_property
+    def _mapped(self) -> MappedRows | None:
+        names = [
+            f"{FEATURES_FOLDER}/{self.entry.key}/{chunk_name(n, len(self.shape) - 1)}"
+            for n in range(-(-self.shape[0] // self.entry.chunk_rows))
+        ]
+        files = [path for path in map(self._store.place.local, names) if path is not None]
+        nbytes = self.entry.chunk_rows * self.entry.spec.row_nbytes
+        if not names or len(files) < len(names) or not MappedRows.can_map(nbytes, len(files)):
+            return None
+        if not is_raw(self.array, self.entry.chunk_rows):
+            return None
+        return MappedRows(
+            files,
+            chunk_rows=self.entry.chunk_rows,
+            row_shape=self.entry.spec.shape,
+            dtype=self.dtype,
+        )
+
+    def prepare(self, rows: NDArray[np.int64]) -> None:
+        """Let the operating system begin to read what `read_rows` will be asked for, if it can."""
+        if self._mapped is not None:
+            self._mapped.prepare(rows)
+
+    def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """(n, *row shape) in the order of `rows`, repeats allowed; every chunk is read once.
+
+        Into `out` where it is given: contiguous, of this shape and dtype.
+        """
+        if out is None:
+            out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        if self._mapped is not None:
+            try:
+                self._mapped.take(rows, out)
+            except (OSError, ValueError):
+                # Too many mappings, or a file that is not whole: Zarr reads it, or says what it is.
+                self.__dict__["_mapped"] = None
+            else:
+                return out
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]
         # Neighbouring chunks are read together, up to a block; chunks without a row are not read.

@@ -181,6 +181,11 @@ def chunk_rows_for(spec: ArraySpec, block_rows: int) -> int:
     return max(n for n in range(1, block_rows + 1) if block_rows % n == 0 and n <= fitting)
 
 
+def chunk_name(number: int, row_rank: int) -> str:
+    """File name of a chunk below its array: Zarr v3's default key, all other axes whole."""
+    return "/".join(["c", str(number), *["0"] * row_rank])
+
+
 def to_ranges(rows: tuple[int, ...]) -> list[list[int]]:
     """Ascending numbers as [first, last] pairs, so that a full block's record stays short."""
     ranges: list[list[int]] = []

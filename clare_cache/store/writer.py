@@ -44,6 +44,7 @@ from clare_cache.store.schema import (
     CommitRecord,
     LedgerLine,
     StoreDescription,
+    chunk_name,
     chunk_rows_for,
 )
 from clare_cache.store.seal import sealed
@@ -342,8 +343,3 @@ def _is_same(record: CommitRecord, before: CommitRecord) -> bool:
 def metadata_name(key: str) -> str:
     """The file that describes a view or an array."""
     return f"{FEATURES_FOLDER}/{key}/zarr.json"
-
-
-def chunk_name(number: int, row_rank: int) -> str:
-    """File name of a chunk below its array: Zarr v3's default key, all other axes whole."""
-    return "/".join(["c", str(number), *["0"] * row_rank])

@@ -1,13 +1,16 @@
 """Manifest ⋈ store: the rows that are there, in the manifest's order, and why others are not."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
-from clare_cache import data
-from clare_cache.data import load
+from clare_cache.data import load, residence
+from clare_cache.data.residence import choose_residence
 from clare_cache.errors import StoreError, TrainError
-from clare_cache.store import ArrayEntry, StoreWriter, open_store
+from clare_cache.store import ArrayEntry, BlockData, StoreWriter, open_store
+from clare_cache.types import ArraySpec
 from tests.feature_data import (
     BLOCK_CLS,
     EMBEDDING,
@@ -145,7 +148,7 @@ def test_arrays_stay_in_ram_when_they_take_less_than_half_of_it(
 
     memory = Memory()
     memory.available = available
-    monkeypatch.setattr(data.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(residence.psutil, "virtual_memory", lambda: memory)
     numbers = range(20, 31)
     assert load(store, make_manifest(numbers), needs=NEEDS).resident == expected
 
@@ -181,3 +184,109 @@ def test_committed_rows_that_a_lost_file_made_nan_are_an_error(tmp_path, residen
         f"store {tmp_path}: 2 of 4 rows of clean/clip_embedding that were committed read as NaN "
         f"or infinity, the first is of image {image_id(20)}. Run `clare-cache store verify`."
     )
+
+
+# Whole passes
+
+
+def test_an_epoch_shows_every_image_once_with_its_own_features_and_label(store, resident):
+    found = load(store, make_manifest(NUMBERS), needs=NEEDS, resident=resident)
+    kept = [n for n in NUMBERS if n not in (8, 17)]
+    by_row = {feature_rows("clip_block_cls", [n]).tobytes(): n for n in kept}
+    seen = []
+    for features, labels in found.epoch(np.random.default_rng(0), 3):
+        numbers = [by_row[row.numpy().tobytes()] for row in features["clip_block_cls"]]
+        assert labels.tolist() == [n % 2 for n in numbers]
+        embeddings = features["clip_embedding"].numpy()
+        assert np.array_equal(embeddings, feature_rows("clip_embedding", numbers))
+        seen.append(numbers)
+    assert [len(numbers) for numbers in seen] == [3, 3, 2]
+    assert sorted(itertools.chain(*seen)) == sorted(kept)
+    again = [labels.tolist() for _, labels in found.epoch(np.random.default_rng(0), 3)]
+    assert again == [[n % 2 for n in numbers] for numbers in seen]
+    assert list(itertools.chain(*seen)) != kept
+
+
+def test_a_resident_epoch_is_the_generator_s_permutation(store):
+    found = load(store, make_manifest(NUMBERS), needs=NEEDS, resident=True)
+    (whole,) = [features for features, _ in found.epoch(np.random.default_rng(5), 100)]
+    expected, _ = found.batch(np.random.default_rng(5).permutation(8))
+    assert torch.equal(whole["clip_block_cls"], expected["clip_block_cls"])
+
+
+def test_once_through_says_which_images_they_are(store, resident):
+    found = load(store, make_manifest(NUMBERS), needs=NEEDS, resident=resident)
+    parts = list(found.once(3))
+    assert sorted(np.concatenate([positions for positions, _ in parts])) == list(range(8))
+    for positions, features in parts:
+        expected, _ = found.batch(positions)
+        assert torch.equal(features["clip_embedding"], expected["clip_embedding"])
+
+
+def test_an_epoch_can_be_left_in_the_middle(store, resident):
+    found = load(store, make_manifest(NUMBERS), needs=NEEDS, resident=resident)
+    for _ in found.epoch(np.random.default_rng(0), 2):
+        break
+    assert sum(len(labels) for _, labels in found.epoch(np.random.default_rng(0), 2)) == 8
+
+
+def test_what_goes_wrong_in_the_reading_thread_is_raised_in_the_loop(tmp_path):
+    store = make_store(tmp_path, range(40))
+    found = load(store, make_manifest(range(40)), needs=NEEDS, resident=False)
+    (tmp_path / "features.zarr/clean/clip_embedding/c/1/0").unlink()
+    with pytest.raises(StoreError, match="read as NaN or infinity"):
+        list(found.epoch(np.random.default_rng(0), 4))
+
+
+def test_mapped_and_decoded_arrays_are_streamed_together(tmp_path):
+    pages = ArraySpec("error_map", (4, 8, 64), ("channel", "row", "column"), "float16", "a page")
+    writer = StoreWriter(make_store(tmp_path, range(40)).place)
+    writer.declare([ArrayEntry("clean", pages, 0, {"weights": "w"})])
+    rows = np.random.default_rng(0).standard_normal((40, 4, 8, 64)).astype("float16")
+    for start in range(0, 40, 16):
+        part = np.arange(start, min(start + 16, 40))
+        writer.write_block(
+            BlockData("clean", "error_map", start // 16, part, rows[part]), versions={}
+        )
+    store = open_store(tmp_path)
+    assert store["clean/error_map"].is_mapped
+    assert not store["clean/clip_embedding"].is_mapped
+    found = load(
+        store, make_manifest(range(40)), needs=["clip_embedding", "error_map"], resident=False
+    )
+    seen = []
+    for features, labels in found.epoch(np.random.default_rng(0), 7):
+        for row, embedding, label in zip(
+            features["error_map"].numpy(), features["clip_embedding"].numpy(), labels, strict=True
+        ):
+            (number,) = np.flatnonzero((rows == row).all((1, 2, 3)))
+            assert label == number % 2
+            assert np.array_equal(embedding, feature_rows("clip_embedding", [number])[0])
+            seen.append(number)
+    assert sorted(seen) == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("free", "available", "resident", "kind", "why"),
+    [
+        (300, 10_000, None, "gpu", "140 bytes resident on cuda:0, 300 bytes free"),
+        (200, 10_000, None, "ram", "140 bytes resident in RAM, 10 kB free"),
+        (300, 10_000, True, "ram", "140 bytes resident in RAM, 10 kB free"),
+        (200, 200, None, "streamed", "through a pool of 3 images, 200 bytes RAM free"),
+        (300, 10_000, False, "streamed", "140 bytes streamed through a pool of 10 images"),
+    ],
+)
+def test_the_gpu_first_then_ram_then_the_disk(monkeypatch, free, available, resident, kind, why):
+    class Memory:
+        pass
+
+    memory = Memory()
+    memory.available = available
+    monkeypatch.setattr(residence.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10_000))
+    found = choose_residence(
+        row_nbytes=14, n_rows=10, device=torch.device("cuda:0"), resident=resident
+    )
+    assert found.kind == kind
+    assert why in str(found)
+    assert found.pinned == (kind != "gpu")

@@ -1,0 +1,79 @@
+"""In which order an epoch sees its images. Pure: numbers in, numbers out; the seed decides all."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Positions = NDArray[np.int64]
+
+
+def batches_of(positions: Positions, batch_size: int) -> Iterator[Positions]:
+    """Consecutive batches; the last one may be smaller."""
+    for start in range(0, len(positions), batch_size):
+        yield positions[start : start + batch_size]
+
+
+def full_shuffle(n: int, generator: np.random.Generator, batch_size: int) -> Iterator[Positions]:
+    """Every image once, all orders equally likely."""
+    return batches_of(generator.permutation(n), batch_size)
+
+
+@dataclass(frozen=True)
+class PoolStep:
+    """One batch drawn from a pool: images that enter it first, then those that leave as a batch.
+
+    `slots_in[i]` is where image `positions_in[i]` is put; `slots_out` are those of the batch.
+    """
+
+    positions_in: Positions
+    slots_in: NDArray[np.int64]
+    positions_out: Positions
+    slots_out: NDArray[np.int64]
+    n_slots: int
+
+
+def pooled_shuffle(
+    units: NDArray[np.int64],
+    generator: np.random.Generator,
+    *,
+    batch_size: int,
+    pool_rows: int,
+) -> Iterator[PoolStep]:
+    """Every image once, with whole units of the disk read one after the other.
+
+    `units[i]` is the unit (a chunk) that image i lies in. Units enter a pool of `pool_rows` in
+    random order; each batch is drawn from all that is in the pool, and then as many units enter
+    as have room. Every batch but the last is full, as in `full_shuffle`.
+    """
+    n = len(units)
+    names, counts = np.unique(units, return_counts=True)
+    rank = generator.permutation(len(names))
+    incoming = np.argsort(rank[np.searchsorted(names, units)], kind="stable")
+    sizes = np.empty_like(counts)
+    sizes[rank] = counts
+    n_slots = pool_size(pool_rows, batch_size=batch_size, largest=int(counts.max(initial=1)), n=n)
+    held = np.full(n_slots, -1, np.int64)
+    unit = entered = left = 0
+    while left < n:
+        stop = entered
+        n_free = n_slots - (entered - left)
+        while unit < len(sizes) and stop + sizes[unit] - entered <= n_free:
+            stop += int(sizes[unit])
+            unit += 1
+        positions_in = incoming[entered:stop]
+        slots_in = np.flatnonzero(held < 0)[: len(positions_in)]
+        held[slots_in] = positions_in
+        entered = stop
+        filled = np.flatnonzero(held >= 0)
+        slots_out = generator.permutation(filled)[:batch_size]
+        positions_out = held[slots_out]
+        held[slots_out] = -1
+        left += len(slots_out)
+        yield PoolStep(positions_in, slots_in, positions_out, slots_out, n_slots)
+
+
+def pool_size(pool_rows: int, *, batch_size: int, largest: int, n: int) -> int:
+    """Slots of a pool: at least a batch and a unit, so that a batch is always full; at most all."""
+    return min(max(pool_rows, batch_size + largest), max(n, 1))
