@@ -150,8 +150,9 @@ def views_with(store: Store, needs: Sequence[str]) -> list[str]:
 def _predict(
     head: Head, store: Store, manifest: Manifest, view: str, *, device: str
 ) -> pd.DataFrame:
-    data = load(store, manifest, needs=head.needs, view=view)
-    return predict_rows(manifest, data, score([head], data, device=pick_device(device))[0])
+    on = pick_device(device)
+    data = load(store, manifest, needs=head.needs, view=view, device=on)
+    return predict_rows(manifest, data, score([head], data, device=on)[0])
 
 
 def features_found(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ def train_head(
     warn_of_other_versions(
         opened.place, (r for n in needs for r in opened[f"{CLEAN}/{n}"].records.values())
     )
-    train = load(opened, train_rows, needs=needs)
-    validation = load(opened, validation_rows, needs=needs)
+    read = partial(load, opened, needs=needs, device=pick_device(device), on_progress=on_progress)
+    train, validation = read(train_rows), read(validation_rows)
     text = None
     if any(needs_text(section.family) for section in recipe.head):
         text = text_tower(opened, clip=clip, device=device)

@@ -62,7 +62,7 @@ def test_a_truncated_file_is_named_as_zarr_names_it(handle, tmp_path):
     path = tmp_path / "features.zarr/clean/pages/c/1/0/0"
     path.write_bytes(path.read_bytes()[:-1])
     assert np.array_equal(handle.read_rows(np.array([0])), values_of(PAGES, [0]))
-    with pytest.raises(StoreError, match=r"clean/pages cannot be read, ValueError.*store verify"):
+    with pytest.raises(StoreError, match=r"clean/pages cannot be read, ValueError.*store repair"):
         handle.read_rows(np.array([0, 4]))
 
 
