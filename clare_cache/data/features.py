@@ -18,6 +18,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from clare_cache.data.orders import Positions
+from clare_cache.data.regions import (
+    PATCHES,
+    REGIONS,
+    SHAPE,
+    describe_regions,
+    region_boxes,
+    stored,
+)
 from clare_cache.data.residence import Residence, choose_residence
 from clare_cache.data.rows import Features, ResidentRows, RowSource, StreamedRows
 from clare_cache.errors import StoreError, TrainError
@@ -56,6 +64,7 @@ class FeatureData(Dataset):
         store_rows: NDArray[np.int64],
         missing: Sequence[MissingImage],
         residence: Residence,
+        boxes: Tensor | None = None,
         on_progress: OnProgress = ignore_progress,
     ) -> None:
         self.view = view
@@ -66,7 +75,8 @@ class FeatureData(Dataset):
         self.labels = torch.from_numpy(rows["label"].to_numpy(np.int64, copy=True))
         self._store = store
         self._store_rows = store_rows
-        self._handles = {name: store[f"{view}/{name}"] for name in needs}
+        self._handles = {name: store[f"{view}/{name}"] for name in stored(needs)}
+        self._boxes = boxes
         self._position = {i: n for n, i in enumerate(rows["image_id"])}
         self._source = self._open(on_progress)
 
@@ -83,15 +93,19 @@ class FeatureData(Dataset):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Row shape of every needed array."""
-        return {name: handle.entry.spec.shape for name, handle in self._handles.items()}
+        found = {name: handle.entry.spec.shape for name, handle in self._handles.items()}
+        return found if self._boxes is None else {**found, REGIONS: SHAPE}
 
     @property
     def fingerprints(self) -> dict[str, dict[str, object]]:
         """What every needed array was made from: {"fingerprint": …, "declared": …}."""
-        return {
+        found: dict[str, dict[str, object]] = {
             name: {"fingerprint": handle.fingerprint, "declared": dict(handle.declared)}
             for name, handle in self._handles.items()
         }
+        if self._boxes is not None:
+            found[REGIONS] = describe_regions(self._handles[PATCHES].declared)
+        return found
 
     @property
     def resident(self) -> bool:
@@ -100,7 +114,7 @@ class FeatureData(Dataset):
 
     def batch(self, indices: Positions) -> tuple[Features, Tensor]:
         """Features {array: (B, *row shape), as stored} and labels (B,) at positions `indices`."""
-        return self._source.batch(indices), self._labels_at(indices)
+        return self._with_boxes(indices, self._source.batch(indices)), self._labels_at(indices)
 
     def epoch(
         self, generator: np.random.Generator, batch_size: int
@@ -110,11 +124,17 @@ class FeatureData(Dataset):
         Resident data are in any order with equal chance; streamed ones go through a pool.
         """
         for positions, features in self._source.epoch(generator, batch_size):
-            yield features, self._labels_at(positions)
+            yield self._with_boxes(positions, features), self._labels_at(positions)
 
     def once(self, batch_size: int) -> Iterator[tuple[Positions, Features]]:
         """Every image once in batches, with their positions, in the order that is read fastest."""
-        return self._source.once(batch_size)
+        for positions, features in self._source.once(batch_size):
+            yield positions, self._with_boxes(positions, features)
+
+    def _with_boxes(self, positions: Positions, features: Features) -> Features:
+        if self._boxes is None:
+            return features
+        return {**features, REGIONS: self._boxes[torch.from_numpy(np.asarray(positions))]}
 
     def _labels_at(self, positions: Positions) -> Tensor:
         return self.labels[torch.from_numpy(np.ascontiguousarray(positions, dtype=np.int64))]
@@ -205,12 +225,14 @@ def load(
     image_ids = rows["image_id"].tolist()
     store_rows = store.rows_of(image_ids)
     present = store_rows >= 0
-    for name in needs:
+    in_store = stored(needs)
+    for name in in_store:
         mask = store[f"{view}/{name}"].present
         present &= (
             np.where(store_rows >= 0, mask[store_rows.clip(0)], False) if len(mask) else False
         )
-    reasons = {line.image_id: f"{line.stage}: {line.reason}" for line in store.ledger(view, needs)}
+    lines = store.ledger(view, in_store)
+    reasons = {line.image_id: f"{line.stage}: {line.reason}" for line in lines}
     missing, unknown = [], []
     for position in np.flatnonzero(~present):
         image_id = image_ids[position]
@@ -220,12 +242,16 @@ def load(
             unknown.append(image_id)
     if unknown:
         raise TrainError(
-            f"store {store.place}: {', '.join(needs)} of view {view} were asked for "
+            f"store {store.place}: {', '.join(in_store)} of view {view} were asked for "
             f"{len(image_ids)} images, {len(unknown)} were never extracted, the first is "
             f"{unknown[0]}. Run `clare-cache extract` with this manifest."
         )
     kept = np.flatnonzero(present)
-    entries = [store[f"{view}/{name}"].entry for name in needs]
+    entries = [store[f"{view}/{name}"].entry for name in in_store]
+    boxes = None
+    if REGIONS in needs:
+        patches = store[f"{view}/{PATCHES}"].declared
+        boxes = region_boxes(rows.iloc[kept], view=view, patches=patches)
     return FeatureData(
         store=store,
         view=view,
@@ -239,5 +265,6 @@ def load(
             device=torch.device(device),
             resident=resident,
         ),
+        boxes=boxes,
         on_progress=on_progress,
     )

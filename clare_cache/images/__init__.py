@@ -4,6 +4,7 @@ The only importer of Pillow. Knows no paths, labels, networks or stores: everyth
 bytes or a uint8 array (height, width, 3).
 """
 
+from clare_cache.images.boxes import can_follow, place_boxes
 from clare_cache.images.decode import (
     MAX_PIXELS,
     MIN_SIDE_PX,
@@ -32,6 +33,7 @@ __all__ = [
     "Preparation",
     "Traits",
     "View",
+    "can_follow",
     "center_crop",
     "decode",
     "decoder_declared",
@@ -39,6 +41,7 @@ __all__ = [
     "encode_jpeg",
     "encode_png",
     "find_view",
+    "place_boxes",
     "probe",
     "read_traits",
     "resize_and_crop",

@@ -31,6 +31,7 @@ RINE_SHARE = 0.5
 CROP_PX = 224
 MATCHED_PX = 256
 CORNERS = 5
+SHARED_PX = (1080, 720, 480)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def share(pixels: Pixels, times: int) -> Pixels:
 
     A stand-in for what platforms do; no platform's exact rule.
     """
-    for longest in (1080, 720, 480)[:times]:
+    for longest in SHARED_PX[:times]:
         height, width = pixels.shape[:2]
         if max(height, width) > longest:
             pixels = rescale(pixels, longest / max(height, width))

@@ -16,6 +16,7 @@ import pandas as pd
 from clare_cache.errors import ManifestError, raise_faults
 from clare_cache.files import write_whole
 from clare_cache.fingerprint import fingerprint
+from clare_cache.manifest import boxes
 from clare_cache.types import FAKE, REAL, ImageId
 
 COLUMNS: dict[str, str] = {
@@ -32,6 +33,7 @@ COLUMNS: dict[str, str] = {
     "height": "pixels after EXIF orientation, or missing",
     "format": "PNG, JPEG …, from the header, or missing",
     "bytes": "size of the file, or missing",
+    "boxes": "regions of the picture, [[x0, y0, x1, y1], …] in pixels after EXIF orientation",
 }
 """Every column of a manifest, in order, with its meaning."""
 
@@ -101,7 +103,10 @@ class Manifest:
 
         Row order and paths do not count: a moved file is the same image.
         """
-        rows = self.rows[list(_FINGERPRINTED)].astype(object)
+        has_boxes = self.rows["boxes"].notna().any()
+        names = [*_FINGERPRINTED, *(["boxes"] if has_boxes else [])]
+        rows = self.rows[names].astype(object)
+        rows = rows.where(rows.notna(), None)
         return fingerprint(sorted(rows.itertuples(index=False, name=None)))
 
 
@@ -166,6 +171,9 @@ def _tidy(rows: pd.DataFrame, *, asked: str) -> pd.DataFrame:
     misnamed += [f"{name}: the column is missing" for name in REQUIRED if name not in names]
     misnamed += [f"{name}: the column is there twice" for name in COLUMNS if names.count(name) > 1]
     found = {name: rows[name].reset_index(drop=True) for name in COLUMNS if names.count(name) == 1}
+    if "boxes" in found:
+        cells = [boxes.as_cell(value) for value in found["boxes"]]
+        found["boxes"] = pd.Series(cells, name="boxes", dtype=object)
     texts = {name: _as_text(found[name]) for name in _TEXTS if name in found}
     numbers = {name: _as_integer(found[name]) for name in (*_INTEGERS, "label") if name in found}
     refuse(
@@ -195,6 +203,10 @@ def _text_faults(name: str, values: pd.Series, found: pd.Series) -> list[str]:
     if name == "image_id":
         well_formed = values.str.fullmatch("[0-9a-f]{64}").fillna(False)
         return faulty_rows(~well_formed, found, "64 lower-case hexadecimal digits")
+    if name == "boxes":
+        given = values.notna() & (values != "")
+        bad = given.fillna(False) & values.map(boxes.is_faulty, na_action="ignore").eq(True)
+        return faulty_rows(bad, values, boxes.EXPECTED)
     return faulty_rows(values.str.contains(r"[\r\n\x00]").fillna(False), found, "no line break")
 
 
@@ -217,9 +229,9 @@ def _filled_in(columns: dict[str, pd.Series]) -> pd.DataFrame:
     kind = pd.Series(np.where(is_real, "real", "fake"), dtype="string")
     family = pd.Series(np.where(is_real, "real", ""), dtype="string")
     defaults = {"generator": kind, "family": family, "group": columns["image_id"]}
-    for name in ("split", "source", "generator", "family", "group", "format"):
+    for name in ("split", "source", "generator", "family", "group", "format", "boxes"):
         columns[name] = columns[name].replace("", pd.NA)
-        if name != "format":
+        if name not in ("format", "boxes"):
             columns[name] = columns[name].fillna(defaults.get(name, ""))
     return pd.DataFrame({**columns, "label": label})[list(COLUMNS)]
 

@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 
 from clare_cache.backbones.numerics import pick_device
-from clare_cache.errors import ImageError
+from clare_cache.data.regions import REGIONS
+from clare_cache.errors import HeadError, ImageError
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features
 from clare_cache.images import decode
@@ -38,6 +39,12 @@ def predict(
     found now are not those that made the features in training.
     """
     head, config = load_run(run, clip=clip, device=device)
+    if REGIONS in config["needs"]:
+        raise HeadError(
+            f"run {run}: its head pools regions, whose boxes a manifest names; predict has images "
+            "alone. Write a manifest with boxes, `extract` it and use "
+            "`clare-cache evaluate --manifest`."
+        )
     trained = {
         name: {**config["features"][name], "source": config["sources"][name]}
         for name in config["needs"]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from clare_cache.backbones.numerics import pick_device
 from clare_cache.data import load
+from clare_cache.data.regions import PATCHES, REGIONS, describe_regions, follows, stored
 from clare_cache.errors import ImageError, ReportError, raise_faults
 from clare_cache.evaluate import (
     TRAINING,
@@ -143,7 +144,11 @@ def _named(splits: set[str]) -> str:
 
 def views_with(store: Store, needs: Sequence[str]) -> list[str]:
     """The views in which the store has every array that a head needs, the clean one first."""
-    found = [v for v in store.views if all(f"{v}/{name}" in store for name in needs)]
+    found = [
+        view
+        for view in store.views
+        if follows(needs, view) and all(f"{view}/{name}" in store for name in stored(needs))
+    ]
     return sorted(found, key=lambda view: view != CLEAN)
 
 
@@ -161,10 +166,12 @@ def features_found(
     """What the store declares of the arrays that a head needs and it has, but for the view:
     a head is trained on clean pictures and tested on perturbed ones."""
     found: dict[str, dict[str, object]] = {}
-    for name in needs:
+    for name in stored(needs):
         if (key := f"{view}/{name}") in store:
             declared = {k: v for k, v in store[key].declared.items() if k != "view"}
             found[name] = {"fingerprint": fingerprint(declared), "declared": declared}
+    if REGIONS in needs and PATCHES in found:
+        found[REGIONS] = describe_regions(store[f"{view}/{PATCHES}"].declared)
     return found
 
 

@@ -10,6 +10,7 @@ from clare_cache.backbones import backbone_of, load_text_tower, settings_of
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.backbones.numerics import pick_device
 from clare_cache.data import load
+from clare_cache.data.regions import stored
 from clare_cache.errors import HeadError, TrainError, raise_faults
 from clare_cache.evaluate import TRAINING, VALIDATION, read_config
 from clare_cache.extraction.versions import warn_of_other_versions
@@ -51,7 +52,7 @@ def train_head(
     )
     recipe = as_extracted(recipe, opened, needs)
     warn_of_other_versions(
-        opened.place, (r for n in needs for r in opened[f"{CLEAN}/{n}"].records.values())
+        opened.place, (r for n in stored(needs) for r in opened[f"{CLEAN}/{n}"].records.values())
     )
     read = partial(load, opened, needs=needs, device=pick_device(device), on_progress=on_progress)
     train, validation = read(train_rows), read(validation_rows)
@@ -159,7 +160,7 @@ def as_extracted(recipe: Recipe, store: Store, needs: Sequence[str]) -> Recipe:
     Raises TrainError listing each setting that the recipe states otherwise. Precision is the
     extraction's own affair and is taken over.
     """
-    entries = {name: store[f"{CLEAN}/{name}"].entry for name in needs}
+    entries = {name: store[f"{CLEAN}/{name}"].entry for name in stored(needs)}
     declared: dict[str, dict[str, Any]] = {"error_map": {}, "clip": {}}
     sources: dict[str, str | None] = {"error_map": None, "clip": None}
     for name, entry in entries.items():
@@ -240,7 +241,7 @@ def _origin(store: Store, needs: Sequence[str]) -> dict[str, Any]:
     clip = _clip_entry(store)
     return {
         "store": str(store.place.resolve()),
-        "sources": {name: store[f"{CLEAN}/{name}"].entry.source for name in needs},
+        "sources": {name: store[f"{CLEAN}/{name}"].entry.source for name in stored(needs)},
         "text_source": clip.source if clip else "",
     }
 

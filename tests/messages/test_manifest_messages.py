@@ -11,7 +11,7 @@ from clare_cache.manifest import COLUMNS, Fault, Manifest, build_csv, build_fold
 
 ALL_COLUMNS = (
     "image_id, path, label, split, source, generator, family, group, frame, width, height, "
-    "format, bytes"
+    "format, bytes, boxes"
 )
 ID = "ab" * 32
 
