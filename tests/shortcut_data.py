@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.datasets import load_sample_image
 
 from clare_cache.manifest import Manifest
 from tests.miniatures.pictures import encode, pixels_of
@@ -19,8 +20,8 @@ def write_data_set(
 ) -> Manifest:
     """`n` reals and `n` fakes of each generator, four to a group; split by group.
 
-    Honest: all are PNG of one size. Ridden: reals are JPEG files of quality 75 at half the size,
-    with an orientation in EXIF now and then, as if a camera's; fakes are PNG.
+    Honest: all are PNG of 64 px. Ridden: reals are JPEG files of quality 75, 40x32 px; fakes
+    are PNG of 64 px.
     """
     rows = []
     for generator in ("real", *generators):
@@ -47,6 +48,26 @@ def write_data_set(
                     "group": f"{generator}/{number // 4}",
                 }
             )
+    return Manifest.from_rows(pd.DataFrame(rows))
+
+
+def write_photographs(root: Path, *, n: int = 60, size: int = 128, seed: int = 0) -> Manifest:
+    """`n` crops of two photographs as JPEG of quality 75, called real, and `n` more as PNG, called
+    fake: nothing but the files tells them apart."""
+    generator = np.random.default_rng(seed)
+    photographs = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
+    rows = []
+    for label, (kind, suffix) in enumerate((("JPEG", ".jpg"), ("PNG", ".png"))):
+        for number in range(n):
+            photograph = photographs[number % 2]
+            top, left = (int(generator.integers(side - size)) for side in photograph.shape[:2])
+            crop = np.ascontiguousarray(photograph[top : top + size, left : left + size])
+            data = encode(crop, kind, **({"quality": 75} if kind == "JPEG" else {}))
+            path = f"{kind}/{number:03d}{suffix}"
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(data)
+            group = f"{kind}/{number // 4}"
+            rows.append({"image_id": _image_id(data), "path": path, "label": label, "group": group})
     return Manifest.from_rows(pd.DataFrame(rows))
 
 

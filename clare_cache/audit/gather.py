@@ -9,7 +9,7 @@ import pandas as pd
 
 from clare_cache.errors import ImageError
 from clare_cache.files import read_bytes_at
-from clare_cache.images import Traits, read_traits
+from clare_cache.images import Traits, View, decode, encode_png, read_traits
 from clare_cache.manifest import Manifest
 from clare_cache.seeds import seed_for
 from clare_cache.types import FAKE, Failure, ImageId, OnProgress, Progress, ignore_progress
@@ -25,18 +25,21 @@ def gather_traits(
     *,
     per: int | None = None,
     workers: int = 4,
+    through: View | None = None,
     seed: int = 0,
     on_progress: OnProgress = ignore_progress,
 ) -> tuple[pd.DataFrame, list[Failure]]:
     """The traits of the manifest's images beside MANIFEST_COLUMNS, and the files without any.
 
-    With `per`, of each source and generator so many images, drawn by image id.
+    With `per`, of each source and generator so many images, drawn by image id. `through` a view,
+    the traits are those of the picture that the view makes, saved as PNG: what is left then is
+    the size and how well the picture packs.
     """
     rows = manifest.rows.drop_duplicates("image_id")[list(MANIFEST_COLUMNS)]
     if per is not None:
         rows = _drawn(rows, per, seed=seed)
     found, failures = [], []
-    for n_done, (row, outcome) in enumerate(_read(rows, Path(root), workers), start=1):
+    for n_done, (row, outcome) in enumerate(_read(rows, Path(root), workers, through), start=1):
         on_progress(Progress(what="read headers", done=n_done, total=len(rows), unit="image"))
         if isinstance(outcome, Failure):
             failures.append(outcome)
@@ -54,20 +57,25 @@ def _drawn(rows: pd.DataFrame, per: int, *, seed: int) -> pd.DataFrame:
     return kept.sort_index()
 
 
-def _read(rows: pd.DataFrame, root: Path, workers: int) -> Iterator[tuple[dict, Traits | Failure]]:
+def _read(
+    rows: pd.DataFrame, root: Path, workers: int, through: View | None
+) -> Iterator[tuple[dict, Traits | Failure]]:
     records = rows.to_dict("records")
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(records), _BATCH):
             batch = records[start : start + _BATCH]
-            outcomes = pool.map(lambda row: _traits_of(row, root), batch)
+            outcomes = pool.map(lambda row: _traits_of(row, root, through), batch)
             for row, outcome in zip(batch, outcomes, strict=True):
                 yield {str(key): value for key, value in row.items()}, outcome
 
 
-def _traits_of(row: dict, root: Path) -> Traits | Failure:
+def _traits_of(row: dict, root: Path, through: View | None) -> Traits | Failure:
     image_id, path = ImageId(row["image_id"]), row["path"]
     try:
-        return read_traits(read_bytes_at(root, path))
+        data = read_bytes_at(root, path)
+        if through is not None:
+            data = encode_png(through(decode(data), image_id))
+        return read_traits(data)
     except OSError as error:
         return Failure(image_id, path, "read", error.strerror or str(error))
     except ImageError as error:

@@ -34,6 +34,10 @@ def audit(
     view: Annotated[str, typer.Option(help="With --runs: the view whose scores are used.")] = (
         "clean"
     ),
+    through: Annotated[
+        str | None,
+        typer.Option(help="Audit the pictures that this view makes, e.g. matched-jpeg-q90."),
+    ] = None,
     per: Annotated[
         int, typer.Option(min=0, help="Images of each source and generator to look at; 0: all.")
     ] = 2000,
@@ -53,6 +57,7 @@ def audit(
             runs=runs,
             splits=split,
             view=view,
+            through=through,
             per=per or None,
             workers=workers,
             on_progress=on_progress,

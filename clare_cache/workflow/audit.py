@@ -15,8 +15,9 @@ from clare_cache.audit import (
     gather_traits,
     score_matched,
 )
-from clare_cache.errors import ManifestError
+from clare_cache.errors import ImageError, ManifestError
 from clare_cache.evaluate import read_predictions
+from clare_cache.images import View, find_view
 from clare_cache.manifest import Manifest
 from clare_cache.types import CLEAN, FAKE, REAL, Failure, OnProgress, ignore_progress
 from clare_cache.workflow.results import PREDICTIONS_FILE, find_runs
@@ -60,6 +61,7 @@ def audit_manifest(
     runs: Sequence[str | Path] = (),
     splits: Sequence[str] = (),
     view: str = CLEAN,
+    through: str | None = None,
     per: int | None = PER,
     workers: int = 4,
     on_progress: OnProgress = ignore_progress,
@@ -68,7 +70,8 @@ def audit_manifest(
     of files that look alike from the outside.
 
     `per` images of each source and generator are looked at (None: all; with runs always all).
-    Raises ManifestError when real or fake images are absent, or no file can be looked at.
+    `through` a view, the pictures that it makes are audited instead of the files. Raises
+    ManifestError when real or fake images are absent, or no file can be looked at.
     """
     rows = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
     if splits:
@@ -86,6 +89,7 @@ def audit_manifest(
         root,
         per=None if found else per,
         workers=workers,
+        through=None if through is None else _view(through),
         on_progress=on_progress,
     )
     if table["label"].nunique() < 2:
@@ -96,7 +100,7 @@ def audit_manifest(
     audited = audit_shortcuts(_sampled(table, per) if found else table)
     return AuditReport(
         audit=audited,
-        advice=tuple(advice_on(audited, name=str(manifest))),
+        advice=tuple(advice_on(audited, name=_name(manifest), through=through)),
         failures=tuple(failures),
         n_images=len(table),
         matched={
@@ -105,17 +109,24 @@ def audit_manifest(
     )
 
 
-def advice_on(audit: Audit, *, name: str) -> list[str]:
+def advice_on(audit: Audit, *, name: str, through: str | None = None) -> list[str]:
     """Sentences: what each shortcut is carried by, and what to do."""
     sentences = [_said(finding) for finding in audit.findings if finding.verdict == "shortcut"]
-    if audit.has_shortcut:
+    if audit.has_shortcut and through is not None:
+        sentences.append(
+            f"The view {through} leaves this: the pictures themselves differ in size or sharpness. "
+            "Match the data instead: choose images of one origin, size and format, or believe only "
+            f"scores on matched pairs, `clare-cache manifest audit {name} --runs RUN`."
+        )
+    elif audit.has_shortcut:
         sentences += [
             "A detector can learn this instead of what the pictures show, and will seem to work "
             "wherever the files differ in the same way.",
             "Extract a view in which every picture has one size, format and quality, and train "
             "and test on it: "
             f"`clare-cache extract {name} STORE --views clean,{MATCHED_VIEW}`. It removes what "
-            "the file says, not what an earlier compression did to the picture.",
+            "the file says, not what an earlier compression or size did to the picture; "
+            f"`clare-cache manifest audit {name} --through {MATCHED_VIEW}` tells what is left.",
             "After training, `clare-cache manifest audit "
             f"{name} --runs RUN` scores heads on pairs of files that look alike from outside.",
         ]
@@ -125,6 +136,13 @@ def advice_on(audit: Audit, *, name: str) -> list[str]:
             f"Not judged, real or fake images of fewer than two groups: {', '.join(few)}."
         )
     return sentences
+
+
+def _view(name: str) -> View:
+    try:
+        return find_view(name)
+    except ImageError as error:
+        raise ManifestError(f"manifest audit: --through {error.reason}.") from error
 
 
 def _said(finding: Finding) -> str:
@@ -138,6 +156,10 @@ def _said(finding: Finding) -> str:
         f"Without seeing a picture, {who} are told from reals with an AUC of {finding.auc:.3f} "
         f"({finding.auc_low:.3f} to {finding.auc_high:.3f}), by {traits}."
     )
+
+
+def _name(manifest: str | Path | Manifest) -> str:
+    return "MANIFEST" if isinstance(manifest, Manifest) else str(manifest)
 
 
 def _sampled(table: pd.DataFrame, per: int | None) -> pd.DataFrame:

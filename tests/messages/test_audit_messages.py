@@ -7,7 +7,7 @@ import pytest
 
 from clare_cache.errors import ManifestError
 from clare_cache.workflow.audit import audit_manifest
-from tests.shortcut_data import write_data_set, write_run
+from tests.shortcut_data import write_data_set, write_photographs, write_run
 
 
 def test_a_shortcut_ends_with_status_1_and_says_what_to_do(command, tmp_path):
@@ -26,7 +26,8 @@ def test_a_shortcut_ends_with_status_1_and_says_what_to_do(command, tmp_path):
         "wherever the files differ in the same way.",
         "Extract a view in which every picture has one size, format and quality, and train and "
         "test on it: `clare-cache extract m.csv STORE --views clean,matched-jpeg-q90`. It "
-        "removes what the file says, not what an earlier compression did to the picture.",
+        "removes what the file says, not what an earlier compression or size did to the picture; "
+        "`clare-cache manifest audit m.csv --through matched-jpeg-q90` tells what is left.",
         "After training, `clare-cache manifest audit m.csv --runs RUN` scores heads on pairs of "
         "files that look alike from outside.",
         "m.csv: 48 images looked at, 1 shortcut in 1 comparison",
@@ -81,3 +82,26 @@ def test_generators_of_one_group_are_named(command, tmp_path):
     done = command("manifest", "audit", "m.csv", "--root", "data", folder=tmp_path)
     assert done.status == 0
     assert "Not judged, real or fake images of fewer than two groups: sdxl." in done.out
+
+
+def test_what_a_view_leaves(command, tmp_path):
+    # Crops of the same photographs as JPEG and as PNG: the view removes what differs.
+    write_photographs(tmp_path / "data").write(tmp_path / "m.csv")
+    through = ("--through", "matched-jpeg-q50")
+    done = command("manifest", "audit", "m.csv", "--root", "data", folder=tmp_path)
+    assert done.status == 1
+    done = command("manifest", "audit", "m.csv", "--root", "data", *through, folder=tmp_path)
+    assert done.status == 0, done.out
+    # Noise of half the size: what is enlarged more is smoother, whatever its file says.
+    write_data_set(tmp_path / "half", ridden=True).write(tmp_path / "h.csv")
+    done = command("manifest", "audit", "h.csv", "--root", "half", *through, folder=tmp_path)
+    assert done.status == 1
+    assert (
+        "The view matched-jpeg-q50 leaves this: the pictures themselves differ in size or "
+        "sharpness. Match the data instead: choose images of one origin, size and format, or "
+        "believe only scores on matched pairs, `clare-cache manifest audit h.csv --runs RUN`."
+        in done.out
+    )
+    done = command("manifest", "audit", "m.csv", "--through", "sharp", folder=tmp_path)
+    assert done.status == 1
+    assert "error: manifest audit: --through sharp: expected one of clean, jpeg-qQ" in done.err

@@ -1,4 +1,4 @@
-"""Every layout goes the whole way of stage one: build, check, extract, and stage two can load it."""
+"""Every layout goes the whole way of stage one: build, check, extract; stage two loads it."""
 
 from pathlib import Path
 
