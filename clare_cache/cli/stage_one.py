@@ -46,7 +46,8 @@ def extract(
         str,
         typer.Option(
             help="Views to make, comma-separated: clean, jpeg-q50, blur-s2, resize-x0.5, "
-            "crop-f0.8, noise-s10, flip, share-1, aug-000, tencrop-0, rine-code-blur …"
+            "crop-f0.8, noise-s10, flip, share-1, aug-000, tencrop-0, rine-code-blur, "
+            "matched-jpeg-q90 (every picture of one size, format and quality) …"
         ),
     ] = "clean",
     sd: Sd = None,
