@@ -43,6 +43,8 @@ class ManifestSection(_Section):
     val: tuple[str, ...] = ()
     """Empty: whole groups of the training images are held out."""
     test: tuple[str, ...] = ()
+    protocol: str = ""
+    """Name in `clare-cache protocol list`: makes the folds of all these images."""
 
     @field_validator("train", mode="before")
     @classmethod

@@ -10,6 +10,8 @@ from clare_cache.cli import (
     doctor,
     head,
     manifest,
+    protocol,
+    published,
     recipe,
     stage_one,
     stage_two,
@@ -30,8 +32,12 @@ app.add_typer(
 )
 app.add_typer(store.app, name="store", help="Look after stores: info, verify.")
 app.add_typer(head.app, name="head", help="Authors' checkpoints: import, export, card.")
-app.add_typer(recipe.app, name="recipe", help="Experiments as data: list, show, check.")
 app.add_typer(weights.app, name="weights", help="Networks without network: fetch, check.")
+app.add_typer(recipe.app, name="recipe", help="Experiments as data: list, show, check, compare.")
+app.add_typer(
+    protocol.app, name="protocol", help="Which images train and test: list, apply, table."
+)
+app.add_typer(published.app, name="published", help="Tables of the literature: list, show.")
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(stage_one.extract)

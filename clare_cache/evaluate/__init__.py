@@ -6,6 +6,7 @@ threshold, or replaces what is missing.
 
 from clare_cache.evaluate.card import write_card
 from clare_cache.evaluate.compare import Comparison, compare_run
+from clare_cache.evaluate.matrix import MATRIX_COLUMNS, cross_table
 from clare_cache.evaluate.predictions import (
     PREDICTION_COLUMNS,
     compare_coverage,
@@ -33,6 +34,7 @@ from clare_cache.evaluate.table import (
 
 __all__ = [
     "ALL",
+    "MATRIX_COLUMNS",
     "PREDICTION_COLUMNS",
     "TABLE_COLUMNS",
     "TRAINING",
@@ -43,6 +45,7 @@ __all__ = [
     "assess_run",
     "compare_coverage",
     "compare_run",
+    "cross_table",
     "evaluate_run",
     "first_view",
     "images_behind",

@@ -4,7 +4,7 @@ The page needs no network, no script and no other file. It says what it knows an
 was not measured; it trains, scores and extracts nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from clare_cache.files import write_text
 from clare_cache.published.expectation import Expectation
 from clare_cache.report import figures, provenance, tables
 from clare_cache.report.beside import set_beside
+from clare_cache.report.matrix import matrices
 from clare_cache.report.pictures import Picture, draw_strip
 from clare_cache.report.runs import (
     ReportedRun,
@@ -66,12 +67,14 @@ def build_report(
     store: str | Path | None = None,
     pictures: Sequence[Picture] = (),
     expected: Mapping[Path, Sequence[Expectation]] = MappingProxyType({}),
+    group: Callable[[str, str], str] | None = None,
 ) -> Path:
     """Write one self-contained HTML page about the run folders to `out`, and give `out` back.
 
     `notes` are sentences to read first; `store` is named for runs that do not name theirs;
-    `expected` are the published rows to set beside each run folder's scores. The same inputs give
-    the same bytes. Runs are shown as `label_runs` says.
+    `expected` are the published rows to set beside each run folder's scores; `group` puts test
+    generators (generator, family) together where one head was trained on several sets. The same
+    inputs give the same bytes. Runs are shown as `label_runs` says.
     Raises ReportError that lists every unusable run folder, every picture's score that belongs to
     nothing on the page, and for published rows that do not exist.
     """
@@ -84,6 +87,7 @@ def build_report(
         runs=found,
         leaderboard=tables.leaderboard(found),
         beside=set_beside(found, expected),
+        matrices=matrices(found, group=group),
         splits=[
             _split_scores(found, split, key=f"s{k}")
             for k, split in enumerate(judged_splits_of(found))

@@ -34,7 +34,8 @@ class Cell:
     """One cell: a text, a small second line, and where its interval lies on the table's scale.
 
     `track` is (low, value, high) in percent of the track's width, `tick` the place of another
-    number on it; `slot` is a head's colour; `link` names a place on the page.
+    number on it; `slot` is a head's colour; `link` names a place on the page; `shade` in [0, 1]
+    tints the cell.
     """
 
     text: str
@@ -47,6 +48,8 @@ class Cell:
     tick: float | None = None
     verdict: str = ""
     link: str = ""
+    shade: float | None = None
+    outlined: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Trained heads over test data → predictions and scores; scores → one page."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from clare_cache.heads.files import check_features
 from clare_cache.heads.protocol import Head
 from clare_cache.images import thumbnail
 from clare_cache.manifest import Manifest
-from clare_cache.recipe import read_recipe
+from clare_cache.manifest.protocols import find_protocol
+from clare_cache.recipe import Recipe, read_recipe
 from clare_cache.report import Picture, build_report, label_runs
 from clare_cache.seeds import generator_for
 from clare_cache.store import Store, open_store
@@ -193,6 +194,7 @@ def report(
             f"report: runs {', '.join(lacking)} have no {METRICS_FILE}. "
             "Run `clare-cache evaluate` on them first."
         )
+    recipes = {run: read_recipe(run / RECIPE_FILE) for run in folders}
     pictures = [] if root is None else collect_pictures(folders, Path(root))
     return build_report(
         folders,
@@ -200,8 +202,15 @@ def report(
         title=title,
         notes=notes,
         pictures=pictures,
-        expected={run: read_recipe(run / RECIPE_FILE).expect for run in folders},
+        expected={run: recipe.expect for run, recipe in recipes.items()},
+        group=_grouping(recipes.values()),
     )
+
+
+def _grouping(recipes: Iterable[Recipe]) -> Callable[[str, str], str] | None:
+    """How the one protocol of all recipes puts generators together; None without."""
+    names = {recipe.manifest.protocol for recipe in recipes}
+    return find_protocol(names.pop()).group if len(names) == 1 and "" not in names else None
 
 
 def collect_pictures(runs: Sequence[Path], root: Path) -> list[Picture]:
