@@ -41,7 +41,7 @@ class ManifestSection(_Section):
     train: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     """Fold → data sets; a plain list is the one fold without a name."""
     val: tuple[str, ...] = ()
-    """Empty: whole groups of the training images are held out."""
+    """Empty: the val images of the training data sets; where there are none, groups held out."""
     test: tuple[str, ...] = ()
     protocol: str = ""
     """Name in `clare-cache protocol list`: makes the folds of all these images."""

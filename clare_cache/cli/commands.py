@@ -13,6 +13,7 @@ from clare_cache.cli import (
     protocol,
     published,
     recipe,
+    run,
     stage_one,
     stage_two,
     store,
@@ -40,6 +41,7 @@ app.add_typer(
 app.add_typer(published.app, name="published", help="Tables of the literature: list, show.")
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.command()(run.run)
 app.command()(stage_one.extract)
 app.command()(stage_two.train_head)
 app.command()(stage_two.evaluate)

@@ -63,9 +63,8 @@ def table(protocol: Name, runs: RunFolders, json: AsJson = False) -> None:
         return
     for label, part in found.groupby("label", sort=False):
         wide = part.pivot_table(index="trained_on", columns="tested_on", values="average_precision")
-        print_table(
-            ["trained on", *map(str, wide.columns)],
-            [[str(name), *(f"{v:.3f}" for v in row)] for name, row in zip(wide.index, wide.to_numpy(),
-                                                                      strict=True)],
-            title=str(label),
-        )  # fmt: skip
+        rows = [
+            [str(name), *(f"{value:.3f}" for value in row)]
+            for name, row in zip(wide.index, wide.to_numpy(), strict=True)
+        ]
+        print_table(["trained on", *map(str, wide.columns)], rows, title=str(label))

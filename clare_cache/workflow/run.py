@@ -1,0 +1,361 @@
+"""A recipe from images to a report: steps that do what is missing and say what was there."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clare_cache.errors import RecipeError, TrainError, raise_faults
+from clare_cache.evaluate import read_config
+from clare_cache.extraction import ExtractReport
+from clare_cache.files import read_json, write_text
+from clare_cache.fingerprint import file_digest
+from clare_cache.heads import head_needs
+from clare_cache.manifest import Manifest
+from clare_cache.recipe import HeadSection, Recipe, read_recipe
+from clare_cache.store import open_store
+from clare_cache.train.runs import RECIPE_FILE
+from clare_cache.types import CLEAN, OnProgress, ignore_progress
+from clare_cache.workflow.data_sets import (
+    Roots,
+    build_data_set,
+    compose_folds,
+    data_sets_of,
+    is_built,
+    link_roots,
+    protocol_folds,
+    refuse_homeless,
+)
+from clare_cache.workflow.features import extract
+from clare_cache.workflow.results import (
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    evaluate,
+    features_found,
+    report,
+)
+from clare_cache.workflow.training import train_head
+
+STAND_INS = (
+    "The features come from random weights ({weights}): this page shows that the pipeline runs, "
+    "and says nothing about how well any detector detects."
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where and how a recipe runs here; the recipe says what.
+
+    Images come from `roots` (data set → folder, "" for all others), or from `manifest` with `root`.
+    `sd` and `clip` take the place of the recipe's weights.
+    """
+
+    out: Path
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    manifest: Path | None = None
+    store: str | Path | None = None
+    sd: str | None = None
+    clip: str | None = None
+    device: str = "auto"
+    batch_size: int = 16
+    workers: int = 2
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The page, its run folders in the order of the recipe, and what extraction did."""
+
+    report: Path
+    runs: tuple[Path, ...]
+    extracted: ExtractReport | None
+    new_runs: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training set: its name ("" where there is but one), manifest file and images."""
+
+    name: str
+    path: Path
+    manifest: Manifest
+
+
+def run_recipe(
+    recipe: Recipe,
+    settings: Settings,
+    *,
+    on_step: Callable[[str], None] = lambda line: None,
+    on_progress: OnProgress = ignore_progress,
+) -> RunResult:
+    """Manifest → extract → train → evaluate → report, each step skipped where its result is there.
+
+    A second call does nothing but write the page again; an interrupted one goes on where it was.
+    Raises what the steps raise, before any work where that can be known.
+    """
+    refuse_unfit(recipe, settings)
+    root, folds = _manifests(recipe, settings, on_step, on_progress)
+    extracted = _extract(recipe, settings, root, folds, on_step, on_progress)
+    runs, new = [], []
+    for fold in folds:
+        mine = recipe.select_fold(fold.name)
+        done, made = _train(mine, settings, fold, on_step, on_progress)
+        runs += done
+        new += made
+    for run in runs:
+        _evaluate(recipe, settings, run, on_step)
+    notes = [*settings.notes, *_stand_ins(recipe, settings)]
+    page = report(
+        runs, settings.out / "report.html", title=recipe.about.title, root=root, notes=notes
+    )
+    on_step(f"report: {page}")
+    return RunResult(page, tuple(runs), extracted, tuple(new))
+
+
+def preview_run(recipe: Recipe, settings: Settings) -> list[str]:
+    """What `run_recipe` would do, one line a step; nothing is written."""
+    refuse_unfit(recipe, settings)
+    lines = []
+    if settings.manifest is not None:
+        lines.append(f"manifest: {settings.manifest}")
+    else:
+        roots = _roots(settings)
+        for name in data_sets_of(recipe.manifest):
+            there = is_built(name, settings.out / "manifests", roots)
+            what = "is there" if there else f"would be built from {roots.of(name)}"
+            lines.append(f"manifest {name}: {what}")
+        if recipe.manifest.protocol:
+            lines.append(f"folds: as protocol {recipe.manifest.protocol} makes them")
+    sd, clip = _weights(recipe, settings)
+    lines.append(
+        f"extract: {', '.join(_needs(recipe.head))} in views {', '.join(_views(recipe))} "
+        f"into {_store(settings)}, with sd {sd or '–'}, clip {clip or '–'}"
+    )
+    folders = {read_recipe(p).head[0].label: p.parent for p in _run_recipes(settings.out)}
+    for section in recipe.head:
+        there = section.label in folders
+        where = f" on {section.fold}" if section.fold else ""
+        lines.append(f"train {section.label}{where}: {'is there' if there else 'would be trained'}")
+    lines.append(f"evaluate: splits {', '.join(recipe.evaluate.splits)}")
+    lines.append(f"report: {settings.out / 'report.html'}")
+    return lines
+
+
+def refuse_unfit(recipe: Recipe, settings: Settings) -> None:
+    """Raises RecipeError or ManifestError, all faults of a kind at once, before any work."""
+    faults = []
+    names = data_sets_of(recipe.manifest)
+    if settings.manifest is None and not (recipe.manifest.train and names):
+        faults.append("manifest: the recipe names no images. Give --manifest FILE, or --data NAME")
+    sd, clip = _weights(recipe, settings)
+    needs = _needs(recipe.head)
+    if sd is None and any(name.startswith("error_map") for name in needs):
+        faults.append("backbones.sd: the recipe names none, and error maps need it. Give --sd")
+    if clip is None and any(name.startswith("clip") for name in needs):
+        faults.append("backbones.clip: the recipe names none, and CLIP needs it. Give --clip")
+    raise_faults(RecipeError, f"run {recipe.about.title}", faults)
+    if settings.manifest is None:
+        refuse_homeless(names, _roots(settings))
+
+
+def _manifests(
+    recipe: Recipe,
+    settings: Settings,
+    on_step: Callable[[str], None],
+    on_progress: OnProgress,
+) -> tuple[Path, list[Fold]]:
+    """The folder that paths are relative to, and every fold with its manifest written."""
+    if settings.manifest is not None:
+        manifest = Manifest.read(settings.manifest)
+        on_step(f"manifest: {len(manifest):,} images of {settings.manifest}")
+        root = settings.roots.get("", settings.manifest.parent)
+        if not recipe.manifest.protocol:
+            return root, [Fold("", settings.manifest, manifest)]
+        made = protocol_folds(recipe.manifest.protocol, manifest, seed=recipe.train.seed)
+        return root, _written(made, settings.out)
+    roots, names = _roots(settings), data_sets_of(recipe.manifest)
+    manifests = {
+        name: build_data_set(
+            name, settings.out / "manifests", roots, on_step=on_step, on_progress=on_progress
+        )
+        for name in names
+    }
+    made = compose_folds(recipe.manifest, manifests, roots, seed=recipe.train.seed)
+    return link_roots(names, roots), _written(made, settings.out)
+
+
+def _written(made: Mapping[str, Manifest], out: Path) -> list[Fold]:
+    folds = []
+    for name, manifest in made.items():
+        path = out / "folds" / f"{name}.parquet" if name else out / "manifest.parquet"
+        if not path.is_file() or Manifest.read(path).fingerprint() != manifest.fingerprint():
+            manifest.write(path)
+        folds.append(Fold(name, path, manifest))
+    return folds
+
+
+def _extract(
+    recipe: Recipe,
+    settings: Settings,
+    root: Path,
+    folds: Sequence[Fold],
+    on_step: Callable[[str], None],
+    on_progress: OnProgress,
+) -> ExtractReport | None:
+    """Clean features of every image, other views of the test images alone."""
+    import pandas as pd
+
+    rows = pd.concat([fold.manifest.rows for fold in folds])
+    everything = Manifest.from_rows(rows.drop_duplicates("path", ignore_index=True))
+    tested = rows[rows["split"].isin(recipe.evaluate.splits)]
+    shown = Manifest.from_rows(tested.drop_duplicates("path", ignore_index=True))
+    sd, clip = _weights(recipe, settings)
+    found = None
+    jobs = [(everything, [CLEAN])]
+    if others := [view for view in _views(recipe) if view != CLEAN]:
+        jobs.append((shown, others))
+    for manifest, views in jobs:
+        found = extract(
+            manifest,
+            _store(settings),
+            root=root,
+            features=_needs(recipe.head),
+            views=views,
+            sd=sd,
+            clip=clip,
+            error_map=recipe.backbones.error_map,
+            image_tower=recipe.backbones.image_tower,
+            device=settings.device,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            on_progress=on_progress,
+        )
+        on_step(
+            f"extract {', '.join(views)}: {found.n_images:,} images, {found.n_settled_before:,} "
+            f"were there, {found.n_decoded:,} extracted now, {found.n_failed:,} in the ledger"
+        )
+    return found
+
+
+def _train(
+    recipe: Recipe,
+    settings: Settings,
+    fold: Fold,
+    on_step: Callable[[str], None],
+    on_progress: OnProgress,
+) -> tuple[list[Path], list[Path]]:
+    """The run folders of a fold, and those of them that were trained now."""
+    out = settings.out / "runs" / fold.name
+    missing = [h for h in recipe.head if not _is_trained(recipe, h, settings, fold, out / h.label)]
+    for section in recipe.head:
+        if section not in missing:
+            _bring_up_to_date(recipe, out / section.label)
+    where = f" on {fold.name}" if fold.name else ""
+    labels = [section.label for section in recipe.head]
+    if not missing:
+        on_step(f"train{where}: {', '.join(labels)}, was there")
+        return [out / label for label in labels], []
+    chosen = [section.label for section in missing]
+    kept = [label for label in labels if label not in chosen]
+    there = f"; was there: {', '.join(kept)}" if kept else ""
+    on_step(f"train{where}: {', '.join(chosen)}{there}")
+    made = train_head(
+        recipe.with_heads(missing),
+        store=_store(settings),
+        manifest=fold.path,
+        out=out,
+        clip=settings.clip,
+        device=settings.device,
+        on_progress=on_progress,
+    )
+    return [out / label for label in labels], made
+
+
+def _is_trained(
+    recipe: Recipe, section: HeadSection, settings: Settings, fold: Fold, folder: Path
+) -> bool:
+    """Whether the run is of this head, these settings, these images and these features."""
+    if not (folder / RECIPE_FILE).is_file() or not (folder / "config.json").is_file():
+        return False
+    config, before = read_config(folder), read_recipe(folder / RECIPE_FILE)
+    features = features_found(open_store(_store(settings)), list(config.get("features", {})))
+    recorded = {name: value["fingerprint"] for name, value in config.get("features", {}).items()}
+    return (
+        before.head == (section,)
+        and before.train == recipe.train
+        and config.get("manifest_fingerprint") == fold.manifest.fingerprint()
+        and recorded == {name: value["fingerprint"] for name, value in features.items()}
+    )
+
+
+def _bring_up_to_date(recipe: Recipe, folder: Path) -> None:
+    """What the recipe says today of a run that stays: title, test settings, expectations."""
+    before = read_recipe(folder / RECIPE_FILE)
+    today = recipe.with_heads(before.head)
+    now = before.model_copy(
+        update={name: getattr(today, name) for name in type(recipe).model_fields
+                if name not in ("head", "train", "backbones")}
+    )  # fmt: skip
+    if now != before:
+        write_text(folder / RECIPE_FILE, now.to_yaml())
+
+
+def _evaluate(
+    recipe: Recipe, settings: Settings, run: Path, on_step: Callable[[str], None]
+) -> None:
+    if _is_evaluated(recipe, run):
+        on_step(f"evaluate {run.name}: was there")
+        return
+    if not (run / "config.json").is_file():
+        raise TrainError(f"run {run}: expected a trained head, found none. Run again.")
+    evaluate([run], views=_views(recipe), clip=settings.clip, device=settings.device)
+    on_step(f"evaluate {run.name}: scored now")
+
+
+def _is_evaluated(recipe: Recipe, run: Path) -> bool:
+    if not (run / METRICS_FILE).is_file() or not (run / PREDICTIONS_FILE).is_file():
+        return False
+    record, config = read_json(run / METRICS_FILE), read_config(run)
+    tested = {row["split"] for row in record["table"]}
+    views = {row["view"] for row in record["table"]}
+    return (
+        record["weights_sha256"] == config["weights_sha256"]
+        and record["predictions"] == file_digest(run / PREDICTIONS_FILE)
+        and record["evaluated_on"]["manifest_fingerprint"] == config["manifest_fingerprint"]
+        and set(recipe.evaluate.splits) <= tested
+        and set(_views(recipe)) <= views
+    )
+
+
+def _needs(heads: Sequence[HeadSection]) -> list[str]:
+    return sorted({n for h in heads for n in head_needs(h.family, reads=h.reads, **h.options)})
+
+
+def _views(recipe: Recipe) -> list[str]:
+    """The views to score; the clean one is what heads are trained on and always among them."""
+    return list(dict.fromkeys([CLEAN, *recipe.evaluate.views]))
+
+
+def _weights(recipe: Recipe, settings: Settings) -> tuple[str | None, str | None]:
+    return settings.sd or recipe.backbones.sd, settings.clip or recipe.backbones.clip
+
+
+def _stand_ins(recipe: Recipe, settings: Settings) -> list[str]:
+    needs = _needs(recipe.head)
+    sd, clip = _weights(recipe, settings)
+    used = [w for w, kind in ((sd, "error_map"), (clip, "clip"))
+            if w and any(name.startswith(kind) for name in needs)]  # fmt: skip
+    random = sorted({w for w in used if w == "tiny" or w.startswith("random:")})
+    return [STAND_INS.format(weights=", ".join(random))] if random else []
+
+
+def _store(settings: Settings) -> str | Path:
+    return settings.store or settings.out / "store"
+
+
+def _roots(settings: Settings) -> Roots:
+    named = {name: path for name, path in settings.roots.items() if name}
+    return Roots(named, settings.roots.get(""), settings.out / "images")
+
+
+def _run_recipes(out: Path) -> list[Path]:
+    return sorted((out / "runs").rglob(RECIPE_FILE))
