@@ -74,25 +74,23 @@ class Protocol:
 def apply_protocol(name: str, manifest: Manifest, *, seed: int = 0) -> list[Fold]:
     """The folds of a protocol on these images.
 
-    Rows keep a split `val`; the fold's other rows are `train` or `test`. Raises ManifestError for
-    an unknown protocol, and listing every fold that lacks reals or fakes on a side.
+    Rows keep a split `val` where it has both classes in the fold; its other rows are `train` or
+    `test`. Raises ManifestError for an unknown protocol, and listing every fold that lacks reals or
+    fakes on a side.
     """
     protocol = find_protocol(name)
     sides = _sides(manifest, seed=seed)
     folds, faults = [], []
     for fold, train, test in protocol.folds(sides):
-        for side, rows in (("train", train), ("test", test)):
+        is_val = train["split"].isin(TRAIN_SIDE[1:])
+        if train.loc[is_val, "label"].nunique() < 2:
+            is_val &= False
+        train = train.assign(split=is_val.map({True: "val", False: "train"}))
+        for side, rows in (("train", train[~is_val]), ("test", test)):
             n_real, n_fake = ((rows["label"] == label).sum() for label in (REAL, FAKE))
             if not n_real or not n_fake:
                 faults.append(f"fold {fold}, {side}: {n_real} real and {n_fake} fake images")
-        is_val = train["split"].isin(TRAIN_SIDE[1:])
-        rows = pd.concat(
-            [
-                train.assign(split=is_val.map({True: "val", False: "train"})),
-                test.assign(split="test"),
-            ]
-        )
-        folds.append((fold, rows))
+        folds.append((fold, pd.concat([train, test.assign(split="test")])))
     if not folds:
         faults = ["no fold: the generators and families in the manifest are not the protocol's"]
     raise_faults(

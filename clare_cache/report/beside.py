@@ -89,24 +89,25 @@ def _summary(grouped: Sequence[Sequence[Pair]], blocks: Sequence[Block]) -> Tabl
     for pairs, block in zip(grouped, blocks, strict=True):
         for run in _runs(pairs):
             mine = [item for other, item in pairs if other.slot == run.slot]
-            published, measured = _average(mine)
+            published, measured, verdict = _average(mine)
             counts = _counts(mine)
             rows.append(
                 (
-                    Cell(run.label, numeric=False, slot=run.slot),
-                    Cell(block.title, block.detail, numeric=False, link=block.anchor),
-                    Cell(percent(published)),
-                    Cell(percent(measured)),
-                    Cell(_signed(published, measured)),
-                    *(
-                        Cell(str(counts[verdict]) if counts[verdict] else DASH)
-                        for verdict in VERDICTS
+                    Cell(
+                        run.label,
+                        f"{block.title}. {block.detail}",
+                        numeric=False,
+                        slot=run.slot,
+                        link=block.anchor,
                     ),
+                    Cell(percent(published)),
+                    Cell(percent(measured), verdict=verdict),
+                    Cell(_signed(published, measured)),
+                    *(Cell(str(counts[name]) if counts[name] else DASH) for name in VERDICTS),
                 )
             )
     columns = (
-        Column("Head", numeric=False),
-        Column("Published row", numeric=False),
+        Column("Head and published row", numeric=False),
         Column("Published", "Average"),
         Column("Measured", "Average"),
         Column("Difference", "Average"),
@@ -132,14 +133,19 @@ def _block(pairs: Sequence[Pair], *, number: int, is_open: bool) -> Block:
         (x for _, i in pairs for x in (i.published, i.low, i.measured) if x is not None), default=0
     )
     scale = (max(0, int(10 * lowest - 1e-9)) / 10, 1.0)
+    shared = {item.reason for _, item in pairs}
+    everywhere = shared.pop() if len(shared) == 1 else ""
     rows = []
     for name in names:
         items = [found[run.slot, name] for run in runs]
         rows.append(
             (
-                Cell(name, numeric=False, tag="average" if name in averages else ""),
+                Cell("average" if name in averages else name, numeric=False),
                 Cell(percent(items[0].published), hint=f"printed {items[0].printed}"),
-                *(_measured(item, run, scale) for item, run in zip(items, runs, strict=True)),
+                *(
+                    _measured(item, run, scale, everywhere)
+                    for item, run in zip(items, runs, strict=True)
+                ),
             )
         )
     view = "" if first.view == CLEAN else f", view {first.view}"
@@ -151,7 +157,7 @@ def _block(pairs: Sequence[Pair], *, number: int, is_open: bool) -> Block:
     )
     note = (
         f"Percent; bars run from {100 * scale[0]:.0f} to 100, the line across is the published "
-        "number."
+        f"number.{f' Not comparable: {everywhere}.' if everywhere else ''}"
     )
     return Block(
         title=first.row,
@@ -168,8 +174,10 @@ def _runs(pairs: Sequence[Pair]) -> list[ReportedRun]:
     return list({run.slot: run for run, _ in pairs}.values())
 
 
-def _measured(item: Comparison, run: ReportedRun, scale: tuple[float, float]) -> Cell:
-    """The measured number with interval, verdict and, where there is none, the reason."""
+def _measured(
+    item: Comparison, run: ReportedRun, scale: tuple[float, float], everywhere: str
+) -> Cell:
+    """The measured number with interval, verdict and, if it is not that of all, the reason."""
     start, stop = scale
     track = tick = None
     if item.measured is not None and item.low is not None and item.high is not None:
@@ -180,10 +188,11 @@ def _measured(item: Comparison, run: ReportedRun, scale: tuple[float, float]) ->
         track = (low, middle, high)
         if item.published is not None:
             tick = round(100 * (item.published - start) / (stop - start), 1)
-    interval = DASH if item.low is None else f"{percent(item.low)}–{percent(item.high)}"
+    interval = "" if item.low is None else f"{percent(item.low)}–{percent(item.high)}"
+    reason = "" if item.reason == everywhere else item.reason
     return Cell(
         percent(item.measured),
-        item.reason or interval,
+        ", ".join(part for part in (interval, reason) if part),
         track=track,
         tick=tick,
         slot=run.slot,
@@ -200,6 +209,7 @@ def _others(
     """The other rows of the same table in the same metric and view: the baselines."""
     table = find_table(first.table)
     rows = read_table(first.table)
+    averages = table.averages
     words = [word for word, column in table.metrics.items() if column == first.metric]
     rows = rows[(rows["view"] == first.view) & rows["metric"].isin(words)]
     titles = [
@@ -227,7 +237,7 @@ def _others(
         mine = [found[run.slot, name] for run in runs]
         body.append(
             (
-                Cell(name, numeric=False),
+                Cell("average" if name in averages else name, numeric=False),
                 *(Cell(percent(item.measured)) for item in mine),
                 Cell(percent(mine[0].published)),
                 *(Cell(percent(values.get((title, name)))) for title in rivals),
@@ -236,12 +246,13 @@ def _others(
     return Table("Other methods of the same table", columns, tuple(body), "Percent, as printed.")
 
 
-def _average(items: Sequence[Comparison]) -> tuple[float | None, float | None]:
-    """Published and measured mean over the test sets that have both, else the published alone."""
+def _average(items: Sequence[Comparison]) -> tuple[float | None, float | None, str]:
+    """Published and measured mean over the test sets that have both, else the published alone;
+    and the verdict on the average, where the table prints one."""
     averages = find_table(items[0].table).averages
     for item in items:
         if item.test_set in averages and item.measured is not None:
-            return item.published, item.measured
+            return item.published, item.measured, item.verdict
     single = [item for item in items if item.test_set not in averages]
     both = [
         (item.published, item.measured)
@@ -249,11 +260,11 @@ def _average(items: Sequence[Comparison]) -> tuple[float | None, float | None]:
         if item.published is not None and item.measured is not None
     ]
     if both:
-        return sum(p for p, _ in both) / len(both), sum(m for _, m in both) / len(both)
+        return sum(p for p, _ in both) / len(both), sum(m for _, m in both) / len(both), ""
     printed = [item.published for item in items if item.test_set in averages]
     known = printed or [item.published for item in single if item.published is not None]
     values = [value for value in known if value is not None]
-    return (sum(values) / len(values) if values else None), None
+    return (sum(values) / len(values) if values else None), None, ""
 
 
 def _counts(items: Sequence[Comparison]) -> dict[str, int]:

@@ -21,6 +21,9 @@ ROLES = {"train": (TRAINING,), "val": VALIDATION, "test": ("test",)}
 """Part that a data set plays → the splits of its own that are meant; rows without split are too."""
 
 
+SHOWN = 5
+
+
 @dataclass(frozen=True)
 class Roots:
     """Where the data sets lie: one folder for all of them, or one for each.
@@ -92,14 +95,16 @@ def build_data_set(
     built.manifest.write(path)
     write_json(record, _key(name, roots))
     on_step(f"manifest {name}: {len(built.manifest):,} images, built from {root}")
-    for count in built.counts:
-        if not count.agrees:
-            on_step(
-                f"  {count.what}: expected {count.expected:,}, found {count.found:,}"
-                + (f" ({count.according_to})" if count.according_to else "")
-            )
-    for failure in built.failures[:5]:
-        on_step(f"  {failure.path}: {failure.reason}")
+    _say_some(
+        [
+            f"{count.what}: expected {count.expected:,}, found {count.found:,}"
+            + (f" ({count.according_to})" if count.according_to else "")
+            for count in built.counts
+            if not count.agrees
+        ],
+        on_step,
+    )
+    _say_some([f"{failure.path}: {failure.reason}" for failure in built.failures], on_step)
     return built.manifest
 
 
@@ -151,6 +156,13 @@ def link_roots(names: Sequence[str], roots: Roots) -> Path:
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(target.resolve(), target_is_directory=True)
     return shared
+
+
+def _say_some(lines: Sequence[str], on_step: Callable[[str], None]) -> None:
+    for line in lines[:SHOWN]:
+        on_step(f"  {line}")
+    if len(lines) > SHOWN:
+        on_step(f"  and {len(lines) - SHOWN} more; `clare-cache manifest build` shows all")
 
 
 def _part(manifest: Manifest, role: str, prefix: str) -> pd.DataFrame:

@@ -1,0 +1,166 @@
+"""`run`: every shipped recipe of a paper, on a small tree of its data sets, ends in a report."""
+
+from pathlib import Path
+
+import pytest
+
+from clare_cache.files import read_json
+from clare_cache.manifest.catalogue import shipped_data_sets
+from clare_cache.recipe import ManifestSection, Recipe, read_recipe, shipped_recipes
+from clare_cache.workflow.data_sets import data_sets_of
+from clare_cache.workflow.run import Settings, preview_run, run_recipe
+from tests.pipelines import paper_trees
+
+TREES = {
+    "rine": "forensynths",
+    "ufd": "forensynths",
+    "synthbuster": "synthbuster",
+    "ldm": "synthbuster",
+    "lare2": "genimage",
+    "genimage": "genimage",
+    "clare": "df40",
+    "df40": "df40",
+}
+DEFAULT = ("rine/latent-diffusion",)
+OF_PAPERS = [name for name in shipped_recipes() if read_recipe(name).manifest.train]
+NEEDS_RESNET = "lare2/genimage-sd15"
+"""The one recipe that reads a CLIP ResNet's layer; no tiny one ships."""
+
+
+@pytest.fixture(scope="session")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trees")
+    for name in ("forensynths", "synthbuster", "genimage", "df40"):
+        getattr(paper_trees, f"write_{name}")(root / name)
+    return root
+
+
+def roots_of(recipe: Recipe, trees: Path) -> dict[str, Path]:
+    of = {name: TREES[name.partition("/")[0]] for name in data_sets_of(recipe.manifest)}
+    of |= {name: "synthbuster" for name in of if name == "rine/ldm"}
+    return {name: trees / tree for name, tree in of.items()}
+
+
+def tiny(out: Path, roots: dict[str, Path], **others: object) -> Settings:
+    return Settings(out=out, roots=roots, sd="tiny", clip="tiny", device="cpu", **others)
+
+
+def small(recipe: Recipe) -> Recipe:
+    """Fewer epochs and resamples: what is trained matters, not how well."""
+    return recipe.model_copy(
+        update={
+            "train": recipe.train.model_copy(update={"epochs": 1}),
+            "evaluate": recipe.evaluate.model_copy(update={"n_resamples": 20}),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in DEFAULT else pytest.mark.slow)
+     for n in OF_PAPERS if n != NEEDS_RESNET],
+)  # fmt: skip
+def test_a_recipe_runs_on_a_small_tree_of_its_data_sets(name, trees, tmp_path):
+    recipe = small(read_recipe(name))
+    result = run_recipe(recipe, tiny(tmp_path, roots_of(recipe, trees)))
+    assert [run.name for run in result.runs] == [head.label for head in recipe.head]
+    page = result.report.read_text()
+    assert "The features come from random weights (tiny)" in page
+    for run in result.runs:
+        table = read_json(run / "metrics.json")["table"]
+        assert {row["split"] for row in table} >= {"test"}
+        assert {row["view"] for row in table} == {"clean", *recipe.evaluate.views}
+    if recipe.expect:
+        published = page[page.index('id="published"') :]
+        assert all(item.method.replace("'", "&#39;") in published for item in recipe.expect)
+        assert "features of random weights (tiny)" in published
+
+
+def test_what_is_there_is_not_done_again_and_what_changed_is(trees, tmp_path):
+    recipe = small(read_recipe("rine/two-class"))
+    settings = tiny(tmp_path, {"": trees / "forensynths"})
+    first = run_recipe(recipe, settings)
+    (run,) = first.runs
+    weights = (run / "head.safetensors").stat().st_mtime_ns
+    page = first.report.read_bytes()
+
+    lines: list[str] = []
+    second = run_recipe(recipe, settings, on_step=lines.append)
+    assert second.new_runs == ()
+    assert second.extracted is not None
+    assert second.extracted.n_decoded == 0
+    assert (run / "head.safetensors").stat().st_mtime_ns == weights
+    assert second.report.read_bytes() == page
+    assert [line.partition(":")[0] for line in lines] == [
+        "manifest rine/two-class",
+        "manifest rine/tests",
+        "extract clean",
+        "train",
+        "evaluate rine-2class",
+        "report",
+    ]
+    assert sum("was there" in line for line in lines) == 4
+    assert "96 were there, 0 extracted now" in lines[2]
+
+    # As an interruption between training and scoring leaves it.
+    (run / "metrics.json").unlink()
+    third = run_recipe(recipe, settings)
+    assert third.new_runs == ()
+    assert (run / "metrics.json").is_file()
+
+    deeper = recipe.model_copy(
+        update={"head": (recipe.head[0].model_copy(update={"options": {"depth": 1, "width": 16}}),)}
+    )
+    assert run_recipe(deeper, settings).new_runs == (run,)
+    assert not any("would be built" in line for line in preview_run(deeper, settings))
+
+    section = recipe.manifest.model_copy(update={"train": {"": ("rine/one-class",)}})
+    fewer = run_recipe(deeper.model_copy(update={"manifest": section}), settings)
+    assert fewer.new_runs == (run,)
+    assert fewer.extracted is not None
+    assert fewer.extracted.n_decoded == 0
+
+
+@pytest.mark.slow
+def test_data_sets_may_lie_in_folders_of_their_own(trees, tmp_path):
+    recipe = small(read_recipe("ufd/linear"))
+    moved = tmp_path / "elsewhere"
+    moved.symlink_to(trees / "forensynths")
+    roots = {"ufd/train": trees / "forensynths", "ufd/tests": moved / "test"}
+    result = run_recipe(recipe, tiny(tmp_path / "out", roots))
+    assert result.report.is_file()
+    assert {p.name for p in (tmp_path / "out" / "images").iterdir()} == {"ufd-train", "ufd-tests"}
+
+
+@pytest.mark.slow
+def test_a_protocol_is_a_matrix_of_folds(trees, tmp_path):
+    recipe = small(read_recipe("ufd/linear")).model_copy(
+        update={
+            "manifest": ManifestSection(
+                train={"": ("genimage/all",)}, test=("genimage/all",), protocol="genimage"
+            ),
+            "expect": (),
+        }
+    )
+    result = run_recipe(recipe, tiny(tmp_path, {"": trees / "genimage"}))
+    assert len(result.runs) == 8
+    page = result.report.read_text()
+    matrix = page[page.index('id="training-sets"') :]
+    matrix = matrix[: matrix.index("</section>")]
+    assert matrix.count("outlined") == 8
+    assert matrix.count("--shade:") == 64
+
+
+def test_a_preview_writes_nothing(trees, tmp_path):
+    recipe = read_recipe("rine/ablations")
+    out = tmp_path / "out"
+    lines = preview_run(recipe, tiny(out, {"": trees / "forensynths"}))
+    assert not out.exists()
+    assert lines[0] == f"manifest rine/one-class: would be built from {trees / 'forensynths'}"
+    assert "train full-2class on two-class: would be trained" in lines
+
+
+def test_every_data_set_of_a_recipe_is_described():
+    described = set(shipped_data_sets())
+    for name in OF_PAPERS:
+        assert set(data_sets_of(read_recipe(name).manifest)) <= described
