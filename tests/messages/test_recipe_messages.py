@@ -35,7 +35,7 @@ def test_every_fault_of_a_recipe_at_once(tmp_path):
         f"recipe {path}: 12 faults\n"
         "  - about.tittle: unknown key; remove it or correct its spelling\n"
         "  - backbones.error_map: unknown key dtpye, known are size_px, timestep, ensemble, "
-        "prompt, seed, dtype; size_px: expected int, found 256.5; error map settings: 2 faults; "
+        "prompt, seed, dtype, vae_dtype, latent_dtype; size_px: expected int, found 256.5; error map settings: 2 faults; "
         "timestep: expected 0 or more, found -1; ensemble: expected 1 draw or more, found 0\n"
         "  - backbones.image_tower: CLIP settings: 1 fault; "
         "tap: expected one of mlp_input, block_output, found x\n"

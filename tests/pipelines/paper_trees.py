@@ -10,10 +10,42 @@ from pathlib import Path
 from tests.miniatures.pictures import picture, put_text
 
 CLASSES = ("car", "cat", "chair", "horse")
-TESTED = ["progan", "stylegan", "stylegan2", "biggan", "cyclegan", "stargan", "gaugan", "deepfake", "seeingdark", "san", "crn", "imle"]
+TESTED = [
+    "progan",
+    "stylegan",
+    "stylegan2",
+    "biggan",
+    "cyclegan",
+    "stargan",
+    "gaugan",
+    "deepfake",
+    "seeingdark",
+    "san",
+    "crn",
+    "imle",
+]
 WITH_CLASSES = ("progan", "stylegan", "stylegan2", "cyclegan")
-DIFFUSION = ["guided", "ldm_200", "ldm_200_cfg", "ldm_100", "glide_100_27", "glide_50_27", "glide_100_10", "dalle"]
-SYNTHBUSTER = ["dalle2", "dalle3", "stable-diffusion-1-3", "stable-diffusion-1-4", "stable-diffusion-2", "stable-diffusion-xl", "glide", "firefly", "midjourney-v5"]
+DIFFUSION = [
+    "guided",
+    "ldm_200",
+    "ldm_200_cfg",
+    "ldm_100",
+    "glide_100_27",
+    "glide_50_27",
+    "glide_100_10",
+    "dalle",
+]
+SYNTHBUSTER = [
+    "dalle2",
+    "dalle3",
+    "stable-diffusion-1-3",
+    "stable-diffusion-1-4",
+    "stable-diffusion-2",
+    "stable-diffusion-xl",
+    "glide",
+    "firefly",
+    "midjourney-v5",
+]
 GENIMAGE = (
     "Midjourney",
     "Stable Diffusion V1.4",
@@ -26,7 +58,15 @@ GENIMAGE = (
 )
 PREFIX = "deepfakes_detection_datasets"
 TRAINED = ("pixart", "SiT", "VQGAN", "StyleGANXL")
-OWN_REALS = ["CollabDiff", "stargan", "starganv2", "styleclip", "MidJourney", "whichisreal", "heygen"]
+OWN_REALS = [
+    "CollabDiff",
+    "stargan",
+    "starganv2",
+    "styleclip",
+    "MidJourney",
+    "whichisreal",
+    "heygen",
+]
 
 
 def put(root: Path, *paths: str) -> None:
