@@ -1,6 +1,6 @@
 """Any head as a scikit-learn classifier over arrays in memory. Knows no store and no manifest."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from clare_cache.data.orders import batches_of, full_shuffle
 from clare_cache.errors import TrainError, raise_faults
 from clare_cache.heads import TextTower, build_head
 from clare_cache.train.config import OptimiserConfig, TrainConfig
@@ -34,6 +35,17 @@ class ArrayRows:
         """Features and labels at positions `indices`."""
         chosen = torch.from_numpy(indices)
         return {name: array[chosen] for name, array in self._arrays.items()}, self.labels[chosen]
+
+    def epoch(
+        self, generator: np.random.Generator, batch_size: int
+    ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """Every image once, in an order that `generator` draws."""
+        return map(self.batch, full_shuffle(len(self), generator, batch_size))
+
+    def once(self, batch_size: int) -> Iterator[tuple[NDArray[np.int64], dict[str, Tensor]]]:
+        """Every image once, in order, with their positions."""
+        for positions in batches_of(np.arange(len(self)), batch_size):
+            yield positions, self.batch(positions)[0]
 
 
 class HeadClassifier(ClassifierMixin, BaseEstimator):

@@ -1,6 +1,6 @@
 """A trained head over cached features → scores, and the tidy rows that evaluation reads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -35,7 +35,21 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: NDArray[np.int64]) -> tuple[dict[str, torch.Tensor], torch.Tensor]: ...
+    def batch(
+        self, indices: NDArray[np.int64]
+    ) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]: ...
+
+    def epoch(
+        self, generator: np.random.Generator, batch_size: int
+    ) -> Iterator[tuple[Mapping[str, torch.Tensor], torch.Tensor]]:
+        """Every image once in shuffled batches with their labels."""
+        ...
+
+    def once(
+        self, batch_size: int
+    ) -> Iterator[tuple[NDArray[np.int64], Mapping[str, torch.Tensor]]]:
+        """Every image once in batches, with their positions, in any order."""
+        ...
 
 
 def batches_in_order(n: int, batch_size: int) -> Iterator[NDArray[np.int64]]:
@@ -64,23 +78,30 @@ def score_stacks(
     batch_size: int = SCORE_BATCH,
 ) -> list[NDArray[np.float64]]:
     """Log-odds of "fake" (members, n) for each stack, as `score` does."""
-    parts: list[list[torch.Tensor]] = [[] for _ in stacks]
+    found = [np.full((len(stack), len(data)), np.nan) for stack in stacks]
     heads = [head for stack in stacks for head in stack.heads]
     modes = [head.training for head in heads]
     with torch.inference_mode():
         for head in heads:
             head.eval()
-        for indices in batches_in_order(len(data), batch_size):
-            features, _ = data.batch(indices)
-            features = {name: tensor.to(device) for name, tensor in features.items()}
-            for part, stack in zip(parts, stacks, strict=True):
-                part.append(stack.scores(features).cpu().double())
+        for positions, given in data.once(batch_size):
+            features = to_device(given, device)
+            for scores, stack in zip(found, stacks, strict=True):
+                scores[:, positions] = stack.scores(features).cpu().double().numpy()
     for head, training in zip(heads, modes, strict=True):
         head.train(training)
-    return [
-        torch.cat(part, dim=1).numpy() if part else np.empty((len(stack), 0))
-        for part, stack in zip(parts, stacks, strict=True)
-    ]
+    return found
+
+
+def to_device(
+    features: Mapping[str, torch.Tensor], device: torch.device | str
+) -> dict[str, torch.Tensor]:
+    """The batch on a device and in the precision of heads: once, not once for each stack."""
+    return {
+        name: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype,
+                        non_blocking=True)
+        for name, tensor in features.items()
+    }  # fmt: skip
 
 
 def probability(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -157,6 +157,18 @@ class Teacher:
                         torch.stack(values) if is_own else values[0]
                     )
 
+    def lesson_state(self, member: int) -> Tensor:
+        """What the begun epoch has noted of a member: (4,)."""
+        parts = (self._loss_sum, self._n_finite, self._is_live, self._last_loss)
+        return torch.stack([part[member].float() for part in parts])
+
+    def restore_lessons(self, states: Sequence[Tensor]) -> None:
+        """Gives every member what `lesson_state` had found of it."""
+        device = self._loss_sum.device
+        loss_sum, n_finite, is_live, last = torch.stack(list(states)).to(device).unbind(dim=1)
+        self._loss_sum, self._n_finite, self._last_loss = loss_sum, n_finite, last
+        self._is_live = is_live > 0
+
 
 def _clip(gradients: Sequence[Tensor | None], max_norm: float) -> None:
     """Scales each member's gradients (n, …) so that their common L2 norm is at most `max_norm`."""

@@ -14,7 +14,8 @@ from clare_cache.errors import TrainError
 from clare_cache.heads import build_head
 from clare_cache.heads.linear import Linear
 from clare_cache.metrics import choose_threshold
-from clare_cache.train import loop
+from clare_cache.train import members
+from clare_cache.train.checkpoint import Checkpoint
 from clare_cache.train.config import OptimiserConfig
 from clare_cache.train.loop import Member, train_members
 from clare_cache.train.score import probability, score
@@ -155,20 +156,100 @@ def test_the_member_s_seed_decides_dropout_and_the_run_s_seed_the_order(train, v
     assert base[1].history != other_order[0].history
 
 
-def test_streamed_data_train_as_resident_ones(store, train, validation):
-    streamed = load(store, make_manifest(range(N_TRAIN)), needs=NEEDS, resident=False)
-    assert_equal(run([rine()], train, validation)[0], run([rine()], streamed, validation)[0])
+def test_streamed_data_train_too_the_same_way_every_time(store, train, validation):
+    first, second = (
+        load(store, make_manifest(range(N_TRAIN)), needs=NEEDS, resident=False) for _ in range(2)
+    )
+    (found,) = run([rine()], first, validation)
+    assert_equal(found, run([rine()], second, validation)[0])
+    assert found.history[0] != run([rine()], train, validation)[0].history[0]
 
 
 def test_every_epoch_reads_every_image_once_in_another_order(train, validation, monkeypatch):
     read = []
-    batch = train.batch
-    monkeypatch.setattr(train, "batch", lambda i: read.append(i.tolist()) or batch(i))
+    epoch = train._source.epoch
+
+    def watch(*given):
+        for positions, features in epoch(*given):
+            read.append(positions.tolist())
+            yield positions, features
+
+    monkeypatch.setattr(train._source, "epoch", watch)
     run([linear("a"), linear("b"), rine()], train, validation, epochs=2)
     assert [len(indices) for indices in read] == 2 * [10, 10, 10, 10, 5]
     first, second = list(chain(*read[:5])), list(chain(*read[5:]))
     assert sorted(first) == sorted(second) == list(range(N_TRAIN))
     assert first != second != sorted(second)
+
+
+# Cut off, and gone on with
+
+
+class CutOff(Exception):
+    pass
+
+
+def cut_after(n_steps):
+    def on_progress(progress):
+        if progress.done == n_steps:
+            raise CutOff
+
+    return on_progress
+
+
+def bursting():
+    return rine("bursting", optimiser="sgd", lr=1e30)
+
+
+@pytest.mark.parametrize("n_steps", [1, 3, 5, 7, 19])
+def test_training_that_was_cut_off_goes_on_to_the_same_numbers(
+    train, validation, tmp_path, n_steps
+):
+    """Steps 5 and 10 end epochs; one member has burst by then."""
+
+    def some():
+        return [*make_members(), Member("knn", build_head("knn", shapes=SHAPES), OptimiserConfig())]
+
+    def go(members, **options):
+        checkpoint = Checkpoint(tmp_path / "cut", every_seconds=0)
+        return train_members(
+            members, train, validation, epochs=4, batch_size=BATCH_SIZE,
+            checkpoint=checkpoint, **options,
+        )  # fmt: skip
+
+    with pytest.raises(CutOff):
+        go([*some(), bursting()], on_progress=cut_after(n_steps))
+    steps = []
+    found, lost = go([*some(), bursting()], on_progress=lambda p: steps.append(p.done))
+    # The step that was cut off had no time to be written down.
+    assert steps == list(range(n_steps, 21))
+    assert set(lost) == {"bursting"}
+    for result, expected in zip(found, run(some(), train, validation), strict=True):
+        assert_close(result, expected)
+
+
+def test_a_checkpoint_is_written_when_it_is_due_and_removed_at_the_end(train, validation, tmp_path):
+    checkpoint = Checkpoint(tmp_path / "cut", every_seconds=1e6)
+    run([linear()], train, validation, checkpoint=checkpoint)
+    assert not (tmp_path / "cut").exists()
+    eager = Checkpoint(tmp_path / "cut", every_seconds=0)
+    run([linear()], train, validation, checkpoint=eager)
+    assert [file.name for file in (tmp_path / "cut").iterdir()] == ["checkpoint.safetensors"]
+    eager.remove()
+    assert not (tmp_path / "cut").exists()
+
+
+def test_a_damaged_checkpoint_is_named(train, validation, tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"torn")
+    with pytest.raises(TrainError, match="Delete it to train from the start"):
+        run([linear()], train, validation, checkpoint=Checkpoint(tmp_path))
+
+
+def test_a_deadline_ends_training_with_what_there_is(train, validation):
+    found = run([linear(), rine()], train, validation, deadline=0.0)
+    for result in found:
+        assert result.retired == "the time budget ended in epoch 1, step 1"
+        assert result.best_epoch == len(result.history) == 1
 
 
 # What is kept
@@ -198,7 +279,7 @@ def test_the_best_epoch_is_the_one_selected_by_validation(train, validation, sel
 def test_epochs_that_are_equally_good_are_told_apart_by_their_loss(
     train, validation, monkeypatch, tied
 ):
-    monkeypatch.setattr(loop, "roc_auc", lambda labels, scores: tied)
+    monkeypatch.setattr(members, "roc_auc", lambda labels, scores: tied)
     (found,) = run([rine(lr=0.2)], train, validation, epochs=6, select="val_auc")
     losses = [line["val_loss"] for line in found.history]
     assert found.best_epoch == 1 + int(np.argmin(losses))
