@@ -77,7 +77,7 @@ def _local(n_workers: int) -> Any:
         n_workers=n_workers,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         env={"OMP_NUM_THREADS": str(threads)},
     )
 
@@ -101,7 +101,8 @@ def _cuda() -> Any:
         for number in range(n_gpus)
     }
     return SpecCluster(
-        workers=workers, scheduler={"cls": Scheduler, "options": {"dashboard_address": None}}
+        workers=workers,
+        scheduler={"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0"}},
     )
 
 

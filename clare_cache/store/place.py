@@ -4,12 +4,15 @@ A *name* is a path below the store, its parts joined by `/`. Everything that the
 bytes goes through the methods here; only features are read by Zarr itself, from `zarr_store`.
 """
 
+import errno
 import fcntl
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -17,7 +20,10 @@ from zarr.abc.store import Store as ZarrStore
 from zarr.storage import LocalStore
 
 from clare_cache.errors import StoreError
-from clare_cache.files import flush, partial_files, write_bytes
+from clare_cache.files import flush, partial_files, write_again_if_swept, write_bytes
+
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What file systems answer that give a file one name only."""
 
 URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 
@@ -132,11 +138,13 @@ class LocalPlace:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            write_again_if_swept(partial(_link_whole, path, data))
         except FileExistsError:
             return False
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return _create(path, data)
         return True
 
     def swap(self, name: str, old: bytes, new: bytes) -> bool:
@@ -203,3 +211,24 @@ class LocalPlace:
 
     def speaking(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+def _link_whole(path: Path, data: bytes) -> None:
+    """Give a file that is whole its name. Created there, it would be empty for a moment, and for
+    ever if its maker were killed then."""
+    whole = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        whole.write_bytes(data)
+        os.link(whole, path)
+    finally:
+        whole.unlink(missing_ok=True)
+
+
+def _create(path: Path, data: bytes) -> bool:
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    return True

@@ -75,7 +75,6 @@ def create_store(where: str | Path | Place, *, block_rows: int = BLOCK_ROWS) -> 
     with setup_lock(place):
         if place.exists(STORE_FILE):
             return StoreWriter(place)  # made while this process waited
-        _refuse_other_files(place)
         files = {
             INDEX_FILE: index_file([], np.empty(0, np.int64)),
             GROUP_FILE: group_metadata({"block_rows": block_rows}),
@@ -99,7 +98,8 @@ def _refuse_other_files(place: Place) -> None:
         others = set(place.children()) - set(place.partials())
     except NotADirectoryError:
         others = {str(place)}
-    if not begun.issuperset(others):
+    # A store that another process finished after this one looked for it is no other file.
+    if not begun.issuperset(others) and not place.exists(STORE_FILE):
         raise StoreError(
             f"store {place}: expected a store or an empty folder, found other files and no "
             f"{STORE_FILE}. Name another folder."

@@ -159,7 +159,7 @@ class TestOnDask(ExecutorContract):
         from distributed import Client
 
         with Client(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
         ) as client:
             self.found = client
             yield

@@ -1,7 +1,10 @@
 """What every place must do with bytes; one class per kind of place."""
 
+import errno
+import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -99,6 +102,18 @@ class TestLocalPlace(PlaceContract):
         assert place.partials("c") == ["c/.0.0a1b2c3d.partial.json"]
         sweep(place, "c")
         assert place.names() == ["c/0.json", "c/d/.1.0a1b2c3d.partial"]
+
+    def test_a_made_file_is_whole_from_its_first_moment(self, place, monkeypatch):
+        monkeypatch.setattr(os, "link", Mock(side_effect=OSError(errno.EIO, "killed here")))
+        with pytest.raises(OSError, match="killed here"):
+            place.make("a", b"whole")
+        assert place.names() == []
+
+    def test_one_of_many_makes_a_file_where_no_file_has_two_names(self, place, monkeypatch):
+        monkeypatch.setattr(os, "link", Mock(side_effect=OSError(errno.EPERM, "no links")))
+        assert place.make("a", b"1")
+        assert not place.make("a", b"2")
+        assert (place.read("a"), place.names()) == (b"1", ["a"])
 
     def test_a_file_url_is_a_folder(self, tmp_path):
         open_place(tmp_path).write("a", b"x")

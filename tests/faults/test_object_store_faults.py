@@ -144,7 +144,7 @@ def test_runs_side_by_side_make_one_store(bucket, tmp_path):
 def test_workers_of_other_processes_open_it_by_its_url(bucket, tmp_path):
     images = write_images(tmp_path / "images", 8)
     with Client(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
     ) as client:
         report = extract_features(
             bucket,

@@ -32,7 +32,7 @@ def test_blocks_of_a_worker_that_dies_are_done_by_another(tmp_path):
     extract_features(tmp_path / "plain", images, **asked)
     killed = []
     with Client(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
     ) as client:
         victim = next(iter(client.run(os.getpid).values()))
 

@@ -38,7 +38,7 @@ def test_a_running_scheduler_is_used():
     from distributed import LocalCluster
 
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         open_executor(dask=cluster.scheduler_address) as executor,
     ):
         assert isinstance(executor, OnDask)

@@ -32,6 +32,7 @@ def test_the_folder_holds_two_files_and_the_configuration_says_it_all(head, tmp_
         },
         "shapes": {"clip_block_cls": [3, 24]},
         "needs": ["clip_block_cls"],
+        "reads": {},
         "n_parameters": 449,
         "seed": 9,
         "text": None,

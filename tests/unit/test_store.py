@@ -20,6 +20,7 @@ from clare_cache.store import (
     features_of,
     open_store,
 )
+from clare_cache.store.place import LocalPlace
 from clare_cache.store.schema import CHUNK_NBYTES, chunk_rows_for, from_ranges, to_ranges
 from clare_cache.store.seal import sealed, unseal
 from clare_cache.types import ArraySpec
@@ -211,6 +212,21 @@ def test_a_store_that_has_everything_needs_no_lock(tmp_path):
     assert writer.add_images(image_ids(0, 2)) == 0
     writer.declare([entry(GRID)])
     assert create_store(tmp_path).store.n_rows == 3
+
+
+def test_a_store_that_another_process_finishes_meanwhile_is_taken(tmp_path, monkeypatch):
+    looked = []
+
+    def exists(place, name):
+        if not looked:  # it was not there when this process looked, and is a moment later
+            looked.append(name)
+            monkeypatch.undo()
+            create_store(tmp_path, block_rows=BLOCK_ROWS)
+            return False
+        return (place.root / name).is_file()
+
+    monkeypatch.setattr(LocalPlace, "exists", exists)
+    assert create_store(tmp_path).description.block_rows == BLOCK_ROWS
 
 
 def test_sparse_rows_read_their_own_chunks_alone(tmp_path, monkeypatch):
