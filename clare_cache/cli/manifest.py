@@ -93,10 +93,12 @@ def build(
     ] = False,
 ) -> None:
     """Hash every image of a data set into a manifest."""
+    from clare_cache.manifest.journal import Journal
     from clare_cache.workflow.manifests import build_manifest
 
     columns = _columns(rename)
-    with show_progress() as on_progress:
+    notes = Journal(output.with_name(f".{output.name}.journal"))
+    with show_progress() as on_progress, notes as journal:
         result = build_manifest(
             layout,
             root,
@@ -108,10 +110,12 @@ def build(
             pick=pick,
             compression=compression,
             keys=key,
+            journal=journal,
             workers=workers,
             on_progress=on_progress,
         )
     result.manifest.write(output)
+    notes.discard()
     print_result(f"{output}: {count(len(result.manifest), 'image')}")
     if result.counts:
         _print_counts(result.counts)

@@ -13,6 +13,7 @@ from clare_cache.errors import ManifestError
 from clare_cache.manifest.build import BuildResult, build
 from clare_cache.manifest.catalogue import LABELS, DataSet, Expected, Part
 from clare_cache.manifest.contents import Probe
+from clare_cache.manifest.journal import Journal
 from clare_cache.manifest.layouts import LAYOUTS, Entry
 from clare_cache.manifest.table import Manifest
 from clare_cache.types import OnProgress, ignore_progress
@@ -34,6 +35,7 @@ def assemble(
     root: str | Path,
     *,
     probe: Probe,
+    journal: Journal | None = None,
     workers: int | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> tuple[BuildResult, list[Count]]:
@@ -51,6 +53,7 @@ def assemble(
             part.options(root),
             probe=probe,
             select=partial(_selected, part=part),
+            journal=journal,
             workers=workers,
             on_progress=on_progress,
         )

@@ -14,6 +14,7 @@ import pandas as pd
 
 from clare_cache.errors import ManifestError
 from clare_cache.manifest.contents import Content, Probe, read_contents
+from clare_cache.manifest.journal import Journal
 from clare_cache.manifest.layouts.folder import Folder
 from clare_cache.manifest.layouts.listing import Entry, Layout, Options, count_listed
 from clare_cache.manifest.layouts.table import Table
@@ -50,12 +51,14 @@ def build(
     *,
     probe: Probe,
     select: Select = list,
+    journal: Journal | None = None,
     workers: int | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> BuildResult:
     """The manifest of the data set that lies under `root` in this layout.
 
-    `select` says which of the layout's entries are meant, before any file is read.
+    `select` says which of the layout's entries are meant, before any file is read; `journal`
+    remembers files across interruptions.
 
     Raises ManifestError for an absent root and, all together, for every fault that the layout
     finds, paths that `group_pattern` does not match, and files listed with two labels or splits.
@@ -84,6 +87,7 @@ def build(
             workers=workers,
             on_progress=on_progress,
             what="hash",
+            journal=journal,
         )
     )
     _refuse_other_ids(entries, contents, asked=asked)

@@ -16,6 +16,7 @@ from clare_cache.manifest import (
     build,
 )
 from clare_cache.manifest.catalogue import read_data_set
+from clare_cache.manifest.journal import Journal
 from clare_cache.types import Failure, OnProgress, ignore_progress
 
 ALWAYS_TAKEN = frozenset({"group_pattern", "split"})
@@ -50,6 +51,7 @@ def build_manifest(
     pick: str = "spread",
     compression: str = "c23",
     keys: Sequence[str] = (),
+    journal: Journal | None = None,
     workers: int = 4,
     on_progress: OnProgress = ignore_progress,
 ) -> Built:
@@ -57,7 +59,8 @@ def build_manifest(
 
     `layout` is a name of `clare-cache manifest build --list`, or a YAML file as those of
     `manifests/`. `table` names the list or lists that a layout reads; the other options are those
-    of `clare_cache.manifest.Options`; a described data set has its own and takes none. Raises
+    of `clare_cache.manifest.Options`; a described data set has its own and takes none. An opened
+    `journal` lets a second call after an interruption read only what is left. Raises
     ManifestError for an unknown name, options that are not taken, and every fault of the folder or
     list at once.
     """
@@ -76,12 +79,20 @@ def build_manifest(
         data_set = read_data_set(layout)
         _refuse_foreign(layout, frozenset(), options, always=frozenset())
         result, counts = assemble(
-            data_set, root, probe=probe, workers=workers, on_progress=on_progress
+            data_set, root, probe=probe, journal=journal, workers=workers, on_progress=on_progress
         )
     else:
         chosen, counts = LAYOUTS[layout], []
         _refuse_foreign(layout, chosen.takes, options)
-        result = build(chosen, root, options, probe=probe, workers=workers, on_progress=on_progress)
+        result = build(
+            chosen,
+            root,
+            options,
+            probe=probe,
+            journal=journal,
+            workers=workers,
+            on_progress=on_progress,
+        )
     remarks = tuple(remarks_of(result))
     return Built(result.manifest, tuple(result.failures), remarks, tuple(counts))
 

@@ -5,7 +5,17 @@ import json
 import pytest
 
 from clare_cache import files
-from clare_cache.files import flush, read_json, sweep, write_json, write_text, write_whole
+from clare_cache.files import (
+    flush,
+    member_names,
+    read_bytes_at,
+    read_json,
+    split_member,
+    sweep,
+    write_json,
+    write_text,
+    write_whole,
+)
 
 
 class Crash(Exception):
@@ -106,3 +116,53 @@ def test_nan_is_refused_and_the_old_file_stays(tmp_path):
     with pytest.raises(ValueError, match="Out of range float values"):
         write_json(tmp_path / "a.json", float("nan"))
     assert json.loads((tmp_path / "a.json").read_text()) == 1
+
+
+@pytest.fixture
+def tar(tmp_path):
+    from tests.miniatures.trees import put_tar
+
+    put_tar(tmp_path, "a/s.tar", {"x.png": b"first", "d/y.png": b"second"})
+    return tmp_path
+
+
+def test_members_of_a_tar_are_read_in_place(tar):
+    assert read_bytes_at(tar, "a/s.tar#x.png") == b"first"
+    assert read_bytes_at(tar, "a/s.tar#d/y.png") == b"second"
+    assert member_names(tar / "a/s.tar") == ["x.png", "d/y.png"]
+    assert read_bytes_at(tar, "a/s.tar") == (tar / "a/s.tar").read_bytes()
+
+
+def test_a_member_that_is_not_there(tar):
+    with pytest.raises(FileNotFoundError):
+        read_bytes_at(tar, "a/s.tar#z.png")
+    with pytest.raises(FileNotFoundError):
+        read_bytes_at(tar, "b.tar#x.png")
+    (tar / "c.tar").write_bytes(b"no tar at all" * 100)
+    with pytest.raises(OSError, match="plain tar"):
+        read_bytes_at(tar, "c.tar#x.png")
+
+
+def test_a_tar_that_changed_is_looked_at_again(tar):
+    import os
+
+    from tests.miniatures.trees import put_tar
+
+    assert read_bytes_at(tar, "a/s.tar#x.png") == b"first"
+    put_tar(tar, "a/s.tar", {"new": b"longer than before", "x.png": b"third"})
+    os.utime(tar / "a/s.tar", ns=(1, 1))
+    assert read_bytes_at(tar, "a/s.tar#x.png") == b"third"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a.tar#b.png", ("a.tar", "b.png")),
+        ("a.tar#b.tar#c", ("a.tar", "b.tar#c")),
+        ("a/b#c.png", ("a/b#c.png", "")),
+        ("a.tar", ("a.tar", "")),
+        ("a.tar#", ("a.tar#", "")),
+    ],
+)
+def test_where_a_tar_ends_and_its_member_begins(path, expected):
+    assert split_member(path) == expected

@@ -1,13 +1,16 @@
 """Each layout reads a miniature of the real tree: every file placed, nothing lost in silence."""
 
 import hashlib
+import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from clare_cache.manifest import LAYOUTS
 from clare_cache.workflow.manifests import build_manifest
 from tests.miniatures import MINIATURES
+from tests.miniatures.pictures import put, put_text
 
 
 def test_every_layout_has_a_miniature():
@@ -120,3 +123,35 @@ def test_members_of_tars_are_read_in_place(tmp_path):
     data = read_bytes_at(root, row["path"])
     assert decode(data).shape == (row["height"], row["width"], 3)
     assert hashlib.sha256(data).hexdigest() == row["image_id"]
+
+
+def test_boxes_of_a_table_are_taken_over(tmp_path):
+    put(tmp_path / "images", "a.png", "b.png")
+    table = pd.DataFrame(
+        {"path": ["a.png", "b.png"], "label": [0, 1], "boxes": [[[1, 2, 3, 4]], None]}
+    )
+    for name in ("t.parquet", "t.jsonl"):
+        if name.endswith("t"):
+            table.to_parquet(tmp_path / name)
+        else:
+            table.to_json(tmp_path / name, orient="records", lines=True)
+        rows = build_manifest("csv", tmp_path / "images", table=tmp_path / name).manifest.rows
+        assert json.loads(rows["boxes"][0]) == [[1, 2, 3, 4]]
+        assert pd.isna(rows["boxes"][1])
+
+
+def test_metadata_without_labels_leaves_them_to_the_folders(tmp_path):
+    root = tmp_path / "images"
+    put(root, "train/real/a.png", "train/fake/b.png")
+    put_text(root, "metadata.csv", "image,caption\ntrain/real/a.png,x\ntrain/fake/b.png,y\n")
+    rows = build_manifest("hf-imagefolder", root, columns={"image": "path"}).manifest.rows
+    assert rows["label"].tolist() == [0, 1]
+
+
+def test_one_compression_is_taken_from_folders(tmp_path):
+    root = tmp_path / "images"
+    ff = "FaceForensics++/original_sequences/youtube"
+    put(root, f"{ff}/c23/frames/071/000.png", f"{ff}/c40/frames/071/000.png")
+    for compression in ("c23", "c40"):
+        rows = build_manifest("df40", root, compression=compression).manifest.rows
+        assert rows["path"].tolist() == [f"{ff}/{compression}/frames/071/000.png"]

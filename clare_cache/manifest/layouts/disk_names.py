@@ -69,8 +69,8 @@ def _spellings(inside: str, *, home: str, split: str) -> Iterator[str]:
 
 def _celeb_renamed(inside: str) -> str:
     """A Celeb-DF fake as the test archives spell it: another folder, `YouTube` in the file name."""
-    renamed = inside.replace("Celeb-real", "Fake_from_Celeb-real")
-    renamed = renamed.replace("YouTube-real", "Fake_from_Youtube-real")
+    renamed = inside.replace("Celeb-real", "Fake_from_Celeb-real", 1)
+    renamed = renamed.replace("YouTube-real", "Fake_from_Youtube-real", 1)
     name = renamed.rpartition("/")[2]
     plain = name.replace("Fake_from_", "").replace("Youtube", "YouTube")
     return renamed.replace(name, plain)

@@ -5,7 +5,13 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from clare_cache.errors import ManifestError
-from clare_cache.manifest.layouts.bench_lists import SPLITS, Video, find_lists, read_list
+from clare_cache.manifest.layouts.bench_lists import (
+    COMPRESSIONS,
+    SPLITS,
+    Video,
+    find_lists,
+    read_list,
+)
 from clare_cache.manifest.layouts.disk_names import DiskNames
 from clare_cache.manifest.layouts.face_videos import (
     CDF,
@@ -140,7 +146,9 @@ def _by_folders(walked: Walked, root: Path, options: Options, *, layout: str) ->
     videos: dict[str, list[Frame]] = defaultdict(list)
     left_out: Counter[str] = Counter()
     for path in walked.images:
-        frame = _placed(PurePosixPath(path), tests)
+        place = PurePosixPath(path)
+        others = set(COMPRESSIONS) - {options.compression}
+        frame = None if others & set(place.parts[:-1]) else _placed(place, tests)
         if frame is None:
             left_out[NO_PLACE] += 1
         else:

@@ -23,8 +23,8 @@ class HfImageFolder:
     """`metadata.csv`, `.jsonl` or `.parquet` with `file_name` and `label`, in any folder.
 
     A file name is relative to the folder of its metadata file. Other columns of a manifest are
-    taken over, `--rename` renames first. The split is the column's, else the folder's or the
-    metadata's name. Without any metadata file the folders must say real and fake.
+    taken over, `--rename` renames first. Without a label column, as without any metadata file, the
+    folders must say real and fake. The split is the column's, else the folder's.
     """
 
     name = "hf-imagefolder"
@@ -62,21 +62,27 @@ class HfImageFolder:
     ) -> None:
         folder = PurePosixPath(name).parent
         table = read_table(root / name)
-        columns = {FILE_NAME: "path", **options.columns}
-        if FILE_NAME not in table.columns and FILE_NAME not in options.columns:
+        columns = dict(options.columns)
+        if "path" not in columns.values():
+            columns[FILE_NAME] = "path"
+        named = next(old for old, new in columns.items() if new == "path")
+        if named not in table.columns:
             raise ManifestError(
-                f"build a manifest of {root / name}: the column file_name is missing. "
+                f"build a manifest of {root / name}: the column {named} is missing. "
                 f"Columns found: {', '.join(map(str, table.columns))}."
             )
+        if not any(columns.get(str(column), str(column)) == "label" for column in table.columns):
+            labels = [_folder_label(folder / str(path)) for path in table[named]]
+            table = table.assign(label=labels)
         table = renamed(table, columns, asked=f"build a manifest of {root / name}")
         ignored = [str(column) for column in table.columns if column not in COLUMNS]
         listing.ignored_columns += tuple(c for c in ignored if c not in listing.ignored_columns)
         table = table.drop(columns=ignored).reset_index(drop=True)
-        labels = labels_of(table["label"])
-        bad = faulty_rows(labels.isna(), table["label"], "0, 1, real or fake")
+        known = labels_of(table["label"])
+        bad = faulty_rows(known.isna(), table["label"], "0, 1, real or fake")
         listing.faults += [[f"{name}: {fault}" for fault in bad]]
         split = _split_of(folder, root_name)
-        for row in table.assign(label=labels)[labels.notna()].to_dict("records"):
+        for row in table.assign(label=known)[known.notna()].to_dict("records"):
             path = (folder / str(row["path"])).as_posix()
             given = {str(key): value for key, value in row.items()} | {"path": path}
             entry = entry_of(given)
@@ -85,6 +91,11 @@ class HfImageFolder:
             fields["absent_from"] = "" if path in images else name
             fields["family"] = entry.family or family_of(entry.generator)
             listing.entries.append(Entry(**fields))
+
+
+def _folder_label(path: PurePosixPath) -> str:
+    place = place_of(path, root_name="")
+    return "" if place is None else str(place.label)
 
 
 def _split_of(folder: PurePosixPath, root_name: str) -> str:

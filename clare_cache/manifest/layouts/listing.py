@@ -31,6 +31,7 @@ class Entry:
     group: str | None = None
     frame: int | None = None
     image_id: str | None = None
+    boxes: str | None = None
     absent_from: str = ""
 
 

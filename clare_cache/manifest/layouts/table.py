@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 
 from clare_cache.errors import ManifestError, raise_faults
+from clare_cache.manifest.boxes import as_cell
 from clare_cache.manifest.layouts.listing import Entry, Listing, Options
 from clare_cache.manifest.table import COLUMNS, faulty_rows, is_misplaced, path_faults, read_table
 from clare_cache.types import FAKE, REAL
 
 LABEL_WORDS = {"0": REAL, "real": REAL, "1": FAKE, "fake": FAKE, "0.0": REAL, "1.0": FAKE}
-_TAKEN = ("split", "source", "generator", "family", "group", "frame", "image_id")
+_TAKEN = ("split", "source", "generator", "family", "group", "frame", "image_id", "boxes")
 
 
 class Table:
@@ -63,7 +64,8 @@ def list_rows(table: pd.DataFrame, root: Path, *, ignored: tuple[str, ...] = ())
 
 def entry_of(row: Mapping[str, Any]) -> Entry:
     """One row of a table as an entry; what is empty or missing is left to the defaults."""
-    given = {name: row[name] for name in _TAKEN if name in row and not _is_nothing(row[name])}
+    cells = {name: as_cell(row[name]) for name in _TAKEN if name in row}
+    given = {name: value for name, value in cells.items() if not _is_nothing(value)}
     texts = {name: str(value) for name, value in given.items() if name != "frame"}
     return Entry(str(row["path"]), int(row["label"]), **texts, frame=given.get("frame"))
 

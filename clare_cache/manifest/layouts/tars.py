@@ -93,11 +93,15 @@ class WebDataset:
                 raise ManifestError(f"{root / path}: expected JSON, found {error}.") from error
             if isinstance(content, dict):
                 given = {options.columns.get(name, name): v for name, v in content.items()}
-                given = {k: v for k, v in given.items() if not isinstance(v, dict | list)}
+                given = {k: v for k, v in given.items() if k == "boxes" or _is_cell(v)}
         if "cls" in members:
             data = read_bytes_at(root, f"{tar}{ARCHIVE_MARK}{members['cls']}")
             given["label"] = data.decode("utf-8", "replace").strip()
         return given
+
+
+def _is_cell(value: Any) -> bool:
+    return not isinstance(value, dict | list)
 
 
 def _key_and_suffix(member: str) -> tuple[str, str]:
