@@ -187,12 +187,16 @@ def _tidy(rows: pd.DataFrame, *, asked: str) -> pd.DataFrame:
 
 
 def _as_text(values: pd.Series) -> pd.Series:
+    if isinstance(values.dtype, pd.StringDtype):
+        return values.astype("string")  # a Python object for each would take ten times the memory
     return values.astype(object).map(str, na_action="ignore").astype("string")
 
 
 def _as_integer(values: pd.Series) -> pd.Series:
     """Int64; what is no whole number, and what is nothing, becomes missing."""
-    numbers = pd.to_numeric(values.astype(object), errors="coerce").astype("Float64")
+    if not pd.api.types.is_numeric_dtype(values.dtype):
+        values = values.astype(object)
+    numbers = pd.to_numeric(values, errors="coerce").astype("Float64")
     is_whole = (numbers == numbers.round()) & (numbers.abs() < 2**53)
     return numbers.where(is_whole.fillna(False)).astype("Int64")
 
@@ -213,7 +217,9 @@ def _text_faults(name: str, values: pd.Series, found: pd.Series) -> list[str]:
 def _number_faults(name: str, values: pd.Series, found: pd.Series) -> list[str]:
     if name == "label":
         return faulty_rows(~values.isin([REAL, FAKE]), found, "0 (real) or 1 (fake)")
-    given = ~(found.isna() | (found.astype(object) == ""))
+    given = ~found.isna()
+    if not pd.api.types.is_numeric_dtype(found.dtype):
+        given &= found.astype(object) != ""
     bad = given & ((values < 0) | values.isna()).fillna(True)
     return faulty_rows(bad, found, "a whole number or nothing")
 

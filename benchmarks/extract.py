@@ -1,0 +1,219 @@
+"""Stage one beside a loop written the way the published extractor works, on one machine in one run.
+
+The loop takes one image at a time in float32 and encodes the prompt each time; it makes the same
+error maps and, like the detectors that use them, CLIP's embedding. Networks of full size with
+random weights: `random:sd21` and `random:ViT-L-14`. With `--device cuda` also the share of the
+floor, the error of half precision against CPU float32, and memory.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from clare_cache.backbones import ClipConfig, ErrorMapConfig
+from clare_cache.backbones.clip_models import load_clip
+from clare_cache.backbones.numerics import float32_products, seeded_init, torch_dtype
+from clare_cache.backbones.stable_diffusion import architecture, build_networks, schedule_from
+from clare_cache.images import encode_jpeg
+from clare_cache.manifest import Manifest
+from clare_cache.store import open_store
+from clare_cache.workflow.features import extract
+from clare_cache.workflow.manifests import build_manifest
+
+FEATURES = ("error_map", "clip_block_cls", "clip_embedding")
+VAE_GFLOP, UNET_GFLOP, CLIP_GFLOP = 273, 181, 162
+"""One image: VAE encoding at 256 px, one UNet pass at 32×32 latents, CLIP ViT-L/14."""
+PICTURE_PX = 512
+CLIP_MEAN, CLIP_STD = (0.4815, 0.4578, 0.4082), (0.2686, 0.2613, 0.2758)
+
+
+def write_pictures(folder: Path, n_images: int) -> Manifest:
+    """JPEG files of 512 px, smooth and noisy parts mixed, and their manifest."""
+    folder.mkdir()
+    for number in range(n_images):
+        rng = np.random.default_rng(number)
+        coarse = rng.integers(0, 256, (16, 16, 3), np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((PICTURE_PX, PICTURE_PX)), np.int16)
+        noisy = smooth + rng.integers(-9, 10, smooth.shape)
+        data = encode_jpeg(np.clip(noisy, 0, 255).astype(np.uint8), 92)
+        (folder / f"{number:05d}.jpg").write_bytes(data)
+    return build_manifest("folder", folder).manifest
+
+
+class PublishedLoop:
+    """One image after the other, all in float32, nothing kept from one image to the next."""
+
+    def __init__(self, device: str, draws: int, timestep: int, clip: str) -> None:
+        configs = architecture("sd21")
+        with seeded_init():
+            networks = build_networks(configs)
+        self.device, self.draws = torch.device(device), draws
+        self.unet, self.vae, self.text = (n.eval().to(self.device) for n in networks)
+        self.visual = load_clip(clip).image_backbone(ClipConfig(), device=device)._visual
+        kept = float(schedule_from(configs["scheduler"])[timestep])
+        self.signal, self.noise = kept**0.5, (1 - kept) ** 0.5
+        self.step = torch.tensor(timestep, device=self.device)
+        self.mean = torch.tensor(CLIP_MEAN, device=self.device).view(1, 3, 1, 1)
+        self.std = torch.tensor(CLIP_STD, device=self.device).view(1, 3, 1, 1)
+
+    @torch.inference_mode()
+    def look(self, path: Path, out: Path) -> None:
+        """An image file → a file with its error map and embedding."""
+        from open_clip import tokenize
+
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+        ids = tokenize(["a photo"]).to(self.device)
+        prompt = self.text(ids).last_hidden_state.repeat(self.draws, 1, 1)
+        pixels = (self._tensor(image.resize((256, 256))) - 0.5) * 2
+        latent = self.vae.encode(pixels).latent_dist.sample() * self.vae.config.scaling_factor
+        latents = latent.repeat(self.draws, 1, 1, 1)
+        noise = torch.randn_like(latents)
+        noised = self.signal * latents + self.noise * noise
+        target = self.signal * noise - self.noise * latents
+        found = self.unet(noised, self.step, encoder_hidden_states=prompt).sample
+        error = (found.float() - target.float()).square().mean(dim=0)
+        edge = (PICTURE_PX - 224) // 2
+        crop = self._tensor(image.crop((edge, edge, edge + 224, edge + 224)))
+        embedding = self.visual((crop - self.mean) / self.std)
+        torch.save((error.cpu(), embedding.cpu()), out)
+
+    def _tensor(self, image: Image.Image) -> torch.Tensor:
+        array = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        return array.to(self.device).float() / 255
+
+
+def time_loop(told: argparse.Namespace, manifest: Manifest, root: Path) -> float:
+    """Images per second of the loop, after its first image."""
+    loop = PublishedLoop(told.device, told.draws, told.timestep, told.clip)
+    paths = list(manifest.rows["path"].iloc[: told.loop_images])
+    loop.look(root / paths[0], root.parent / "first.pt")
+    began = time.perf_counter()
+    for number, path in enumerate(paths):
+        loop.look(root / path, root.parent / f"{number}.pt")
+    return len(paths) / (time.perf_counter() - began)
+
+
+def run_stage_one(
+    told: argparse.Namespace,
+    manifest: Manifest,
+    root: Path,
+    store: Path,
+    *,
+    dtype: str,
+    device: str,
+) -> Any:
+    return extract(
+        manifest,
+        store,
+        root=root,
+        features=FEATURES,
+        sd=told.sd,
+        clip=told.clip,
+        error_map=ErrorMapConfig(timestep=told.timestep, ensemble=told.draws, dtype=dtype),
+        image_tower=ClipConfig(dtype=dtype, stored_dtype="float32"),
+        device=device,
+        batch_size=told.batch_size if device != "cpu" else 16,
+        workers=told.workers,
+    )
+
+
+def ceiling(device: torch.device, dtype: str) -> float:
+    """FLOP/s of a large matrix product in this precision, the best of five."""
+    size = 8192 if device.type == "cuda" else 2048
+    kind = torch_dtype(dtype)
+    left, right = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
+    best = float("inf")
+    with float32_products(device, dtype):
+        for _ in range(6):
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            began = time.perf_counter()
+            for _ in range(4):
+                left @ right
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - began)
+    return 4 * 2 * size**3 / best
+
+
+def share_of_floor(told: argparse.Namespace, rate: float) -> None:
+    """Prints the measured ceilings, and the rate beside what they would allow."""
+    device = torch.device(told.device)
+    vae = ErrorMapConfig(dtype=told.dtype).vae_arithmetic
+    ceilings = {dtype: ceiling(device, dtype) for dtype in dict.fromkeys([told.dtype, vae])}
+    for dtype, flops in ceilings.items():
+        print(f"matrix products in {dtype}: {flops / 1e12:.2f} TFLOP/s")
+    floor = 1e9 * (
+        VAE_GFLOP / ceilings[vae] + (told.draws * UNET_GFLOP + CLIP_GFLOP) / ceilings[told.dtype]
+    )
+    print(f"floor: {1 / floor:.2f} images/s; reached {floor * rate:.0%} of it, decode and write in")
+
+
+def compare_with_cpu(told: argparse.Namespace, manifest: Manifest, root: Path, store: Path) -> None:
+    """Prints the relative difference of each array to CPU float32, on the first few images."""
+    few = Manifest.from_rows(manifest.rows.head(told.compare))
+    exact = store.with_name("exact")
+    run_stage_one(told, few, root, exact, dtype="float32", device="cpu")
+    ids = few.image_ids
+    for name in FEATURES:
+        found, expected = (
+            open_store(s)[f"clean/{name}"].by_image_id(ids).astype(np.float64)
+            for s in (store, exact)
+        )
+        error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+        print(f"{name}: {told.dtype} on {told.device} differs from CPU float32 by {error:.1e} (L2)")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="", help="default: float32 on a CPU, else float16")
+    parser.add_argument("--images", type=int, default=0, help="default: 3 on a CPU, else 1024")
+    parser.add_argument("--loop-images", type=int, default=0, help="default: 3 on a CPU, else 32")
+    parser.add_argument("--compare", type=int, default=4, help="images made on the CPU as well")
+    parser.add_argument("--batch-size", default="auto")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=4)
+    parser.add_argument("--timestep", type=int, default=200)
+    parser.add_argument("--sd", default="random:sd21")
+    parser.add_argument("--clip", default="random:ViT-L-14")
+    told = parser.parse_args(arguments)
+    on_cpu = told.device == "cpu"
+    told.dtype = told.dtype or ("float32" if on_cpu else "float16")
+    told.images = told.images or (3 if on_cpu else 1024)
+    told.loop_images = told.loop_images or (3 if on_cpu else 32)
+    if told.batch_size != "auto":
+        told.batch_size = int(told.batch_size)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        manifest = write_pictures(folder / "images", told.images)
+        loop_rate = time_loop(told, manifest, folder / "images")
+        print(f"published way: {loop_rate:.3f} images/s, {told.loop_images} images, float32")
+        if not on_cpu:
+            torch.cuda.reset_peak_memory_stats()
+        store = folder / "store"
+        report = run_stage_one(
+            told, manifest, folder / "images", store, dtype=told.dtype, device=told.device
+        )
+        rate = report.images_per_second
+        print(f"clare-cache:   {rate:.3f} images/s, {report.n_decoded} images, {told.dtype}")
+        spent = {n: s for n, s in report.seconds.items() if n not in ("total", "load", "plan")}
+        for stage, seconds in sorted(spent.items(), key=lambda item: -item[1]):
+            print(f"  {stage:7} {seconds:8.1f} s {seconds / sum(spent.values()):5.0%}")
+        print(f"ratio: {rate / loop_rate:.2f}")
+        share_of_floor(told, rate)
+        if not on_cpu:
+            print(f"GPU memory: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most")
+            compare_with_cpu(told, manifest, folder / "images", store)
+
+
+if __name__ == "__main__":
+    main()
