@@ -36,14 +36,15 @@ CLIP_MEAN, CLIP_STD = (0.4815, 0.4578, 0.4082), (0.2686, 0.2613, 0.2758)
 
 def write_pictures(folder: Path, n_images: int) -> Manifest:
     """JPEG files of 512 px, smooth and noisy parts mixed, and their manifest."""
-    folder.mkdir()
+    for label in ("real", "fake"):
+        (folder / label).mkdir(parents=True)
     for number in range(n_images):
         rng = np.random.default_rng(number)
         coarse = rng.integers(0, 256, (16, 16, 3), np.uint8)
         smooth = np.asarray(Image.fromarray(coarse).resize((PICTURE_PX, PICTURE_PX)), np.int16)
         noisy = smooth + rng.integers(-9, 10, smooth.shape)
         data = encode_jpeg(np.clip(noisy, 0, 255).astype(np.uint8), 92)
-        (folder / f"{number:05d}.jpg").write_bytes(data)
+        (folder / ("real", "fake")[number % 2] / f"{number:05d}.jpg").write_bytes(data)
     return build_manifest("folder", folder).manifest
 
 

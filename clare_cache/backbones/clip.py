@@ -26,6 +26,12 @@ from clare_cache.errors import BackboneError
 from clare_cache.images import Preparation, decoder_declared
 from clare_cache.types import ArraySpec, ImageId
 
+NORMALISE = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Mean and standard deviation of red, green and blue where they are not the model's."""
+
 
 class ClipBackbone:
     """Pictures → `clip_embedding` (joint_channel) and, of a vision transformer,
@@ -58,11 +64,12 @@ class ClipBackbone:
         self.take_seconds = self._stopwatch.take
         self.largest_batch = largest_batch(self.device)
         self._visual = visual.to(self.device)
+        mean, std = NORMALISE.get(config.normalise, (mean, std))
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
         size = visual.image_size
         self._size_px = int(size if isinstance(size, int) else size[0])
-        self.preprocess = Preparation(config.geometry, self._size_px)
+        self.preprocess = Preparation(config.geometry, self._size_px, config.png_through_jpeg)
         self._identity = {**identity, "mean": list(mean), "std": list(std)}
         describe = _describe_transformer if hasattr(visual, "transformer") else _describe_resnet
         self.arrays: tuple[ArraySpec, ...] = describe(visual, config.stored_dtype)
@@ -78,6 +85,8 @@ class ClipBackbone:
             "tap": self.config.tap if array == "clip_block_cls" else None,
             "decode": decoder_declared(),
             "geometry": self.config.geometry,
+            "normalise": None if self.config.normalise == "model" else self.config.normalise,
+            "png_through_jpeg": self.config.png_through_jpeg or None,
             "size_px": self._size_px,
             "dtype": self.config.dtype,
             "stored_dtype": self.config.stored_dtype,

@@ -69,7 +69,7 @@ class LoadedClip:
     def image_backbone(self, config: ClipConfig, *, device: str = "cpu") -> ClipBackbone:
         """The image tower as a backbone, converted to the configured precision."""
         visual = self.model.visual
-        if config.dtype != "float32":
+        if torch_dtype(config.dtype) != torch.float32:
             from open_clip import convert_weights_to_lp
 
             visual = copy.deepcopy(visual)

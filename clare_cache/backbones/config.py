@@ -4,13 +4,27 @@ Knows no network and imports no torch, so that recipes and `--help` can read it 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from clare_cache.errors import BackboneError, raise_faults
 
 DTYPES = ("float32", "tf32", "float16", "bfloat16")
 VAE_DTYPES = ("auto", "float32", "tf32")
 STORED_DTYPES = ("float16", "float32")
-GEOMETRY_NAMES = ("center-crop", "resize-crop", "squash")
+GEOMETRY_NAMES = (
+    "center-crop", "resize-crop", "squash", "center-crop-reflected", "opencv-squash",
+)  # fmt: skip
+NORMALISATIONS = ("model", "half", "imagenet")
+PREPROCESSING: dict[str, dict[str, Any]] = {
+    "rine": {"geometry": "center-crop", "normalise": "model", "png_through_jpeg": False},
+    "ufd": {"geometry": "center-crop", "normalise": "model", "png_through_jpeg": False},
+    "clip": {"geometry": "resize-crop", "normalise": "model", "png_through_jpeg": False},
+    "lare2": {
+        "geometry": "center-crop-reflected", "normalise": "imagenet", "png_through_jpeg": False,
+    },
+    "clare": {"geometry": "opencv-squash", "normalise": "half", "png_through_jpeg": True},
+}  # fmt: skip
+"""How each published system shows a picture to CLIP in a test, as settings of `ClipConfig`."""
 TAPS = ("mlp_input", "block_output")
 
 
@@ -63,11 +77,15 @@ class ClipConfig:
 
     `geometry` names the rule that makes a decoded picture square. `tap` says which class token
     `clip_block_cls` holds: `mlp_input` is what RINE's released code reads (the second layer norm's
-    output), `block_output` is what its paper defines. `dtype` is the network's, `stored_dtype` the
-    arrays'.
+    output), `block_output` is what its paper defines. `normalise` names mean and standard
+    deviation: those the weights were trained with, 0.5 and 0.5, or ImageNet's. `png_through_jpeg`
+    compresses pictures from PNG files first, as CLaRE's loader does. `dtype` is the network's,
+    `stored_dtype` the arrays'.
     """
 
     geometry: str = "center-crop"
+    normalise: str = "model"
+    png_through_jpeg: bool = False
     tap: str = "mlp_input"
     dtype: str = "float32"
     stored_dtype: str = "float16"
@@ -75,11 +93,20 @@ class ClipConfig:
     def __post_init__(self) -> None:
         faults = [
             *_choice("geometry", self.geometry, GEOMETRY_NAMES),
+            *_choice("normalise", self.normalise, NORMALISATIONS),
             *_choice("tap", self.tap, TAPS),
             *_choice("dtype", self.dtype, DTYPES),
             *_choice("stored_dtype", self.stored_dtype, STORED_DTYPES),
         ]
         raise_faults(BackboneError, "CLIP settings", faults)
+
+
+def preprocessing_settings(name: str) -> dict[str, Any]:
+    """The settings of `ClipConfig` behind a published system's preprocessing. Raises BackboneError
+    for other names."""
+    faults = _choice("preprocessing", name, tuple(PREPROCESSING))
+    raise_faults(BackboneError, "CLIP settings", faults)
+    return PREPROCESSING[name]
 
 
 def _choice(field: str, value: str, choices: tuple[str, ...]) -> list[str]:

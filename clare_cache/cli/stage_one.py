@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
+from clare_cache.backbones.config import ClipConfig, ErrorMapConfig, preprocessing_settings
 from clare_cache.cli.options import (
     AsJson,
     Clip,
@@ -66,8 +66,19 @@ def extract(
     ),
     seed: Annotated[int, typer.Option(help="Error map: base of the noise.")] = ERROR_MAP.seed,
     geometry: Annotated[
-        str, typer.Option(help="CLIP: center-crop (no resizing), resize-crop or squash.")
+        str,
+        typer.Option(
+            help="CLIP: center-crop (no resizing), resize-crop, squash, center-crop-reflected or "
+            "opencv-squash."
+        ),
     ] = CLIP.geometry,
+    preprocessing: Annotated[
+        str | None,
+        typer.Option(
+            help="CLIP: as a published system tests, in place of --geometry: rine, ufd, clip, "
+            "lare2 or clare."
+        ),
+    ] = None,
     tap: Annotated[
         str,
         typer.Option(help="clip_block_cls: mlp_input (RINE's code) or block_output (its paper)."),
@@ -120,6 +131,9 @@ def extract(
     from clare_cache.manifest import Manifest
     from clare_cache.workflow.features import extract as extract_into
 
+    shown = {"geometry": geometry}
+    if preprocessing is not None:
+        shown = preprocessing_settings(preprocessing)
     with show_progress() as on_progress:
         report = extract_into(
             Manifest.read(manifest),
@@ -137,7 +151,7 @@ def extract(
                 seed=seed,
                 dtype=dtype,
             ),
-            image_tower=ClipConfig(geometry=geometry, tap=tap, dtype=dtype),
+            image_tower=ClipConfig(**shown, tap=tap, dtype=dtype),
             device=device,
             batch_size=_batch_size(batch_size),
             workers=workers,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from clare_cache.errors import ImageError
 from clare_cache.files import read_bytes_at
-from clare_cache.images import decode, find_view
+from clare_cache.images import decode, find_view, prepare_picture
 from clare_cache.types import Failure, ImageId, Pixels
 
 DecodeIn = Literal["threads", "processes"]
@@ -61,10 +61,11 @@ class Pictures:
 
     def __call__(self, item: Item, prepare: Mapping[str, Sequence[Prepare]]) -> Prepared | Failure:
         try:
-            pixels = load_pixels(item, self.root)
+            data = _read(item, self.root)
+            pixels = decode(data)
         except ImageError as error:
             return Failure(item.image_id, item.paths[0], error.stage, error.reason)
-        return {view: _show(pixels, item, view, wanted) for view, wanted in prepare.items()}
+        return {view: _show(pixels, data, item, view, wanted) for view, wanted in prepare.items()}
 
 
 Looked = list[tuple[Item, Prepared | Failure, float]]
@@ -172,13 +173,13 @@ def _read(item: Item, root: Path) -> bytes:
 
 
 def _show(
-    pixels: Pixels, item: Item, view: str, wanted: Sequence[Prepare]
+    pixels: Pixels, data: bytes, item: Item, view: str, wanted: Sequence[Prepare]
 ) -> list[NDArray[np.generic]] | Failure:
     """The decoded picture in one view, prepared for each network; or why it has none."""
     if not wanted:
         return []
     try:
         seen = find_view(view)(pixels, item.image_id)
-        return [prepare(seen) for prepare in wanted]
+        return [prepare_picture(prepare, seen, data) for prepare in wanted]
     except ImageError as error:
         return Failure(item.image_id, item.paths[0], error.stage, error.reason)

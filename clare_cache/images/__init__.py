@@ -19,6 +19,7 @@ from clare_cache.images.geometry import (
     GEOMETRIES,
     Preparation,
     center_crop,
+    prepare_picture,
     resize_and_crop,
     squash,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "encode_png",
     "find_view",
     "place_boxes",
+    "prepare_picture",
     "probe",
     "read_traits",
     "resize_and_crop",

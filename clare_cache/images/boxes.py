@@ -136,8 +136,18 @@ def _offset(side: int, size_px: int) -> int:
     return round((side - size_px) / 2) if side >= size_px else -((size_px - side) // 2)
 
 
+def _center_crop_reflected(placed: Placed, size_px: int) -> Placed:
+    left, top = (
+        (side - size_px) // 2 if side >= size_px else -((size_px - side) // 2)
+        for side in (placed.width, placed.height)
+    )
+    return placed.cut(left, top, size_px, size_px)
+
+
 _SQUARES: dict[str, Callable[[Placed, int], Placed]] = {
     "squash": _squash,
     "resize-crop": _resize_and_crop,
     "center-crop": _center_crop,
+    "center-crop-reflected": _center_crop_reflected,
+    "opencv-squash": _squash,
 }

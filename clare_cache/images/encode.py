@@ -1,4 +1,4 @@
-"""Pixels → a file's bytes, for demonstrations and reports. Writes no files itself."""
+"""Pixels → a file's bytes, and through them to pixels again. Writes no files itself."""
 
 import io
 
@@ -20,6 +20,19 @@ def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return buffer.getvalue()
+
+
+def recompress(pixels: Pixels, quality: int) -> Pixels:
+    """Through a JPEG of this quality, chroma at half size."""
+    with Image.open(io.BytesIO(encode_jpeg(pixels, quality))) as image:
+        return np.array(image)
+
+
+def recompress_swapped(pixels: Pixels, quality: int) -> Pixels:
+    """The same with red and blue swapped before and swapped back after: what comes of handing
+    OpenCV's channel order to Pillow."""
+    swapped = recompress(np.ascontiguousarray(pixels[..., ::-1]), quality)
+    return np.ascontiguousarray(swapped[..., ::-1])
 
 
 def thumbnail(pixels: Pixels, size_px: int) -> Pixels:

@@ -5,7 +5,6 @@ features of one row always come from one picture. Sources: UniversalFakeDetect's
 code and papers, as described beside each rule.
 """
 
-import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from PIL import Image
 from scipy.ndimage import correlate1d, gaussian_filter
 
 from clare_cache.errors import ImageError
-from clare_cache.images.encode import encode_jpeg
+from clare_cache.images.encode import recompress, recompress_swapped
+from clare_cache.images.opencv import opencv_bicubic
 from clare_cache.seeds import generator_for
 from clare_cache.types import CLEAN, ImageId, Pixels
 
@@ -114,12 +114,6 @@ def _matched(quality: str) -> Perturb | None:
 
 def _rine(source: str, kind: str) -> Perturb:
     return lambda pixels, rng: rine(pixels, kind, rng, as_code=source == "code")
-
-
-def recompress(pixels: Pixels, quality: int) -> Pixels:
-    """Through a JPEG of this quality, chroma at half size."""
-    with Image.open(io.BytesIO(encode_jpeg(pixels, quality))) as image:
-        return np.array(image)
 
 
 def match(pixels: Pixels, quality: int) -> Pixels:
@@ -245,15 +239,14 @@ def _rine_crop(pixels: Pixels, rng: np.random.Generator, as_code: bool) -> Pixel
     inner = pixels[rows : height - rows, columns : width - columns]
     # OpenCV wants (width, height); the code hands it (height, width).
     target = (height, width) if as_code else (width, height)
-    return _opencv_bicubic(inner, width=target[0], height=target[1])
+    return opencv_bicubic(inner, width=target[0], height=target[1])
 
 
 def _rine_jpeg(pixels: Pixels, rng: np.random.Generator, as_code: bool) -> Pixels:
     quality = int(rng.integers(10, 75))
     if not as_code:
         return recompress(pixels, quality)
-    swapped = recompress(np.ascontiguousarray(pixels[..., ::-1]), 95)
-    return np.ascontiguousarray(swapped[..., ::-1])
+    return recompress_swapped(pixels, 95)
 
 
 def _rine_noise(pixels: Pixels, rng: np.random.Generator, as_code: bool) -> Pixels:
@@ -266,31 +259,6 @@ _RINE_STEPS: Mapping[str, Callable[[Pixels, np.random.Generator, bool], Pixels]]
     "jpeg": _rine_jpeg,
     "noise": _rine_noise,
 }
-
-
-def _opencv_bicubic(pixels: Pixels, *, width: int, height: int) -> Pixels:
-    """OpenCV's cubic resize: a = −0.75, no antialias, borders repeated."""
-    resized = pixels.astype(np.float64)
-    for axis, size in ((0, height), (1, width)):
-        n = resized.shape[axis]
-        position = (np.arange(size) + 0.5) * n / size - 0.5
-        base = np.floor(position).astype(int)
-        taps = []
-        for k in range(-1, 3):
-            weight = _cubic(position - (base + k))
-            shape = [1, 1, 1]
-            shape[axis] = size
-            taken = np.take(resized, np.clip(base + k, 0, n - 1), axis=axis)
-            taps.append(taken * weight.reshape(shape))
-        resized = np.sum(taps, axis=0)
-    return _to_bytes(resized)
-
-
-def _cubic(distance: NDArray[np.float64], a: float = -0.75) -> NDArray[np.float64]:
-    x = np.abs(distance)
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
 def _resized(pixels: Pixels, *, width: int, height: int, how: Image.Resampling) -> Pixels:

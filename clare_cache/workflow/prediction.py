@@ -14,7 +14,7 @@ from clare_cache.data.regions import REGIONS
 from clare_cache.errors import HeadError, ImageError
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features
-from clare_cache.images import decode
+from clare_cache.images import decode, prepare_picture
 from clare_cache.manifest.walk import IMAGE_SUFFIXES
 from clare_cache.types import ImageId, OnProgress, Progress, ignore_progress
 from clare_cache.workflow.features import rebuild_backbones
@@ -60,7 +60,12 @@ def predict(
             features = {}
             for backbone in backbones:
                 wanted = [s.name for s in backbone.arrays if s.name in config["needs"]]
-                pictures = np.stack([backbone.preprocess(item["pixels"]) for item in good])
+                pictures = np.stack(
+                    [
+                        prepare_picture(backbone.preprocess, item["pixels"], item["data"])
+                        for item in good
+                    ]
+                )
                 outputs = backbone(pictures, [item["image_id"] for item in good], wanted)
                 features.update({n: torch.from_numpy(np.asarray(v)) for n, v in outputs.items()})
             with torch.inference_mode():
@@ -104,7 +109,7 @@ def _declarations(backbones: Sequence[Any], needs: Sequence[str]) -> dict[str, M
 def _open(path: Path) -> dict[str, Any]:
     item: dict[str, Any] = {"path": str(path), "image_id": "", "pixels": None, "score": None}
     try:
-        data = path.read_bytes()
+        data = item["data"] = path.read_bytes()
         item["image_id"] = ImageId(hashlib.sha256(data).hexdigest())
         item["pixels"] = decode(data)
     except OSError as error:

@@ -162,7 +162,9 @@ class TestTinyClip(BackboneContract):
     feature, config, size_px = "clip_embedding", ClipConfig(), 224
     arrays: ClassVar = {"clip_patch_tokens", "clip_block_cls", "clip_embedding"}
     others: ClassVar = {
-        "geometry": "squash",
+        "geometry": "opencv-squash",
+        "normalise": "half",
+        "png_through_jpeg": True,
         "tap": "block_output",
         "dtype": "bfloat16",
         "stored_dtype": "float32",
@@ -174,7 +176,13 @@ class TestSmallResNetClip(BackboneContract):
     difference = 1e-4
     clip = "random:SmallResNet"
     arrays: ClassVar = {"clip_layer3_map", "clip_embedding"}
-    others: ClassVar = {"geometry": "squash", "dtype": "bfloat16", "stored_dtype": "float16"}
+    others: ClassVar = {
+        "geometry": "center-crop-reflected",
+        "normalise": "imagenet",
+        "png_through_jpeg": True,
+        "dtype": "bfloat16",
+        "stored_dtype": "float16",
+    }
     without_effect: ClassVar = {"tap"}
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from clare_cache.backbones import ClipConfig, ErrorMapConfig, load_backbones, single_file
 from clare_cache.backbones.clip_models import load_clip
+from clare_cache.backbones.config import preprocessing_settings
 from clare_cache.backbones.error_map import ErrorMapBackbone
 from clare_cache.backbones.numerics import pick_device
 from clare_cache.backbones.stable_diffusion import load_stable_diffusion
@@ -65,11 +66,19 @@ def test_error_map_settings():
     )
 
 
+def test_a_preprocessing_that_nobody_published():
+    assert message(preprocessing_settings, "lare") == (
+        "CLIP settings: 1 fault\n"
+        "  - preprocessing: expected one of rine, ufd, clip, lare2, clare, found lare"
+    )
+
+
 def test_clip_settings():
     found = message(ClipConfig, geometry="crop", tap="cls", dtype="fp16", stored_dtype="int8")
     assert found == (
         "CLIP settings: 4 faults\n"
-        "  - geometry: expected one of center-crop, resize-crop, squash, found crop\n"
+        "  - geometry: expected one of center-crop, resize-crop, squash, "
+        "center-crop-reflected, opencv-squash, found crop\n"
         "  - tap: expected one of mlp_input, block_output, found cls\n"
         "  - dtype: expected one of float32, tf32, float16, bfloat16, found fp16\n"
         "  - stored_dtype: expected one of float16, float32, found int8"

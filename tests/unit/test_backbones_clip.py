@@ -12,6 +12,7 @@ from torch.nn import functional
 from clare_cache.backbones import ClipConfig
 from clare_cache.backbones.clip import ClipBackbone
 from clare_cache.backbones.clip_models import build_clip, load_clip
+from clare_cache.backbones.config import preprocessing_settings
 from clare_cache.errors import BackboneError
 
 FEATURES = ["clip_patch_tokens", "clip_block_cls", "clip_embedding"]
@@ -391,3 +392,28 @@ def test_a_torn_file_is_refused(small, weights, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BackboneError, match=r"mine\.safetensors cannot be read"):
         load_clip(f"Small-quickgelu:{path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("clare", [0.5] * 3, [0.5] * 3),
+        ("lare2", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ("rine", None, None),
+    ],
+)
+def test_a_published_preprocessing_normalises_as_its_authors_do(name, mean, std):
+    config = ClipConfig(**preprocessing_settings(name))
+    backbone = load_clip("tiny").image_backbone(config)
+    plain = load_clip("tiny").image_backbone(ClipConfig())
+    batch = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    declared, known = (b.declared("clip_embedding") for b in (backbone, plain))
+    if mean is None:
+        assert declared == known
+        mean, std = known["mean"], known["std"]
+    assert (declared["mean"], declared["std"]) == (mean, std)
+    pixels = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255
+    pixels = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    expected = plain.features_from(pixels, ["clip_embedding"])["clip_embedding"]
+    found = backbone(batch, ["a", "b"], ["clip_embedding"])["clip_embedding"]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-3)

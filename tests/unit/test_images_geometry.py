@@ -10,10 +10,12 @@ from torchvision.transforms import InterpolationMode
 
 from clare_cache.images import (
     GEOMETRIES,
+    Preparation,
     center_crop,
     decode,
     encode_jpeg,
     encode_png,
+    prepare_picture,
     probe,
     resize_and_crop,
     squash,
@@ -61,6 +63,41 @@ def test_squash_is_pillows_default_resize(height, width):
     pixels = noise(height, width)
     expected = np.array(Image.fromarray(pixels).resize((256, 256)))
     np.testing.assert_array_equal(squash(pixels, 256), expected)
+
+
+def test_opencv_squash_is_opencvs():
+    pixels = (np.arange(9 * 7 * 3) * 37 % 256).astype(np.uint8).reshape(9, 7, 3)
+    # cv2.resize(pixels, (4, 4), interpolation=cv2.INTER_CUBIC), OpenCV 5.0
+    red = [[37, 218, 190, 109], [57, 255, 211, 130], [96, 13, 234, 151], [117, 34, 166, 178]]
+    green = [[91, 8, 230, 146], [112, 28, 255, 166], [133, 52, 24, 205], [154, 73, 45, 167]]
+    found = GEOMETRIES["opencv-squash"](pixels, 4)
+    np.testing.assert_array_equal(found[..., 0], red)
+    np.testing.assert_array_equal(found[..., 1], green)
+
+
+def test_reflected_borders_do_not_repeat_the_edge():
+    pixels = np.arange(5, dtype=np.uint8)[None, :, None].repeat(9, 0).repeat(3, 2)
+    found = GEOMETRIES["center-crop-reflected"](pixels, 8)
+    assert found[0, :, 0].tolist() == [1, 0, 1, 2, 3, 4, 3, 2]
+    # An odd surplus is cut at the end: albumentations rounds down, torchvision to even.
+    rows = np.arange(11, dtype=np.uint8)[:, None, None].repeat(8, 1).repeat(3, 2)
+    assert GEOMETRIES["center-crop-reflected"](rows, 8)[:, 0, 0].tolist() == [*range(1, 9)]
+    assert center_crop(rows, 8)[:, 0, 0].tolist() == [*range(2, 10)]
+
+
+def test_a_png_goes_through_a_jpeg_of_swapped_channels_where_that_is_asked():
+    pixels = noise(40, 30)
+    as_clare = Preparation("opencv-squash", 16, png_through_jpeg=True)
+    plain = Preparation("opencv-squash", 16)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., ::-1].copy()).save(buffer, "JPEG", quality=95, subsampling="4:2:0")
+    through = np.array(Image.open(buffer))[..., ::-1]
+    png, jpeg = encode_png(pixels), encode_jpeg(pixels, 95)
+    expected = GEOMETRIES["opencv-squash"](through, 16)
+    np.testing.assert_array_equal(prepare_picture(as_clare, pixels, png), expected)
+    for prepare, data in ((as_clare, jpeg), (plain, png), (plain, jpeg)):
+        np.testing.assert_array_equal(prepare_picture(prepare, pixels, data), plain(pixels))
+    assert not np.array_equal(expected, plain(pixels))
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

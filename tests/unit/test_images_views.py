@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from clare_cache.errors import ImageError
 from clare_cache.images import find_view, view_spellings
-from clare_cache.images.views import _opencv_bicubic
+from clare_cache.images.opencv import opencv_bicubic
 from clare_cache.types import CLEAN
 
 NAMES = [
@@ -149,13 +149,13 @@ def test_too_small_pictures_cannot_be_cropped():
 def test_the_cubic_resize_keeps_flat_pictures_and_its_own_size():
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 256, (13, 17, 3), dtype=np.uint8)
-    assert np.array_equal(_opencv_bicubic(noise, width=17, height=13), noise)
+    assert np.array_equal(opencv_bicubic(noise, width=17, height=13), noise)
     flat = np.full((9, 9, 3), 77, np.uint8)
-    assert (_opencv_bicubic(flat, width=20, height=5) == 77).all()
+    assert (opencv_bicubic(flat, width=20, height=5) == 77).all()
     # By hand: halfway between two pixels the four taps weigh -3/32, 19/32, 19/32, -3/32.
     row = np.zeros((1, 4, 3), np.uint8)
     row[0, 1] = 64
-    assert _opencv_bicubic(row, width=8, height=1)[0, 3, 0] == round(
+    assert opencv_bicubic(row, width=8, height=1)[0, 3, 0] == round(
         64 * ((-0.75 + 2) * 0.25 - (-0.75 + 3)) * 0.0625 + 64
     )
 
