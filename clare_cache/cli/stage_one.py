@@ -1,7 +1,7 @@
 """`clare-cache extract`: stage one."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -131,7 +131,7 @@ def extract(
     from clare_cache.manifest import Manifest
     from clare_cache.workflow.features import extract as extract_into
 
-    shown = {"geometry": geometry}
+    shown: dict[str, Any] = {"geometry": geometry}
     if preprocessing is not None:
         shown = preprocessing_settings(preprocessing)
     with show_progress() as on_progress:
