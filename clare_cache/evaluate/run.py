@@ -1,29 +1,52 @@
 """A run folder's scores: read, computed, written as metrics.json, metrics.csv and README.md."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from clare_cache import metrics
 from clare_cache.errors import ReportError, raise_faults
 from clare_cache.evaluate.card import write_card
+from clare_cache.evaluate.levels import FAMILY_COLUMNS, tabulate_families, tabulate_groups
 from clare_cache.evaluate.predictions import compare_coverage, read_predictions
-from clare_cache.evaluate.table import TABLE_COLUMNS, as_records, summarise, tabulate
+from clare_cache.evaluate.table import (
+    ALL,
+    TABLE_COLUMNS,
+    VALIDATION,
+    as_records,
+    summarise,
+    tabulate,
+)
 from clare_cache.files import read_json, write_json, write_text
 from clare_cache.fingerprint import file_digest
+
+TABLES: dict[str, tuple[Callable[..., pd.DataFrame], Mapping[str, str]]] = {
+    "table": (tabulate, TABLE_COLUMNS),
+    "families": (tabulate_families, FAMILY_COLUMNS),
+    "groups": (tabulate_groups, TABLE_COLUMNS),
+}
+"""Ways to count a run's predictions: the name in metrics.json, what counts, the columns."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run with its scores: what `evaluate_run` writes and a report shows."""
+    """A run with its scores: what `evaluate_run` writes and a report shows.
+
+    `table` counts images by source and generator, `families` by family, `groups` whole groups of
+    images (empty where each image is its own). `temperature` is None without validation images.
+    """
 
     run: Path
     config: dict[str, Any]
     predictions: pd.DataFrame
     table: pd.DataFrame
+    families: pd.DataFrame
+    groups: pd.DataFrame
+    temperature: float | None
     headline: dict[str, Any]
     warnings: tuple[str, ...]
 
@@ -54,12 +77,13 @@ def evaluate_run(
         "family": found.config["family"],
         "threshold": found.config["threshold"],
         "threshold_from": found.config.get("threshold_from"),
+        "temperature": found.temperature,
         "headline": found.headline,
         "warnings": list(found.warnings),
-        "table": as_records(found.table),
+        **{name: as_records(getattr(found, name)) for name in TABLES},
     }
     write_json(run / "metrics.json", record)
-    write_text(run / "metrics.csv", found.table.to_csv(index=False))
+    write_text(run / "metrics.csv", one_table(found).to_csv(index=False))
     card = write_card(
         str(run),
         config=found.config,
@@ -83,21 +107,27 @@ def assess_run(
     predictions = read_predictions(run / "predictions.parquet")
     if reuse:
         _refuse_other_weights(run, config)
-    table = _known_table(run) if reuse else None
-    if table is None:
-        table = tabulate(
-            predictions,
-            threshold=config["threshold"],
-            trained_on=config.get("train", {}).get("generators", ()),
-            n_resamples=n_resamples,
-            seed=seed,
-        )
+    temperature = _temperature(predictions)
+    tables = _known_tables(run) if reuse else None
+    if tables is None:
+        tables = {
+            name: tabulated(
+                predictions,
+                threshold=config["threshold"],
+                trained_on=config.get("train", {}).get("generators", ()),
+                temperature=temperature,
+                n_resamples=n_resamples,
+                seed=seed,
+            )
+            for name, (tabulated, _) in TABLES.items()
+        }
     return Evaluation(
         run=run,
         config=config,
         predictions=predictions,
-        table=table,
-        headline=summarise(table),
+        **tables,
+        temperature=temperature,
+        headline=summarise(tables["table"]),
         warnings=tuple(compare_coverage(predictions)),
     )
 
@@ -132,13 +162,37 @@ def _refuse_other_weights(run: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _known_table(run: Path) -> pd.DataFrame | None:
+def one_table(found: Evaluation) -> pd.DataFrame:
+    """All rows of a run below one another: `level` is image or group, `family` a family or all."""
+    images = found.table.assign(level="image", family=ALL)
+    families = found.families.assign(level="image", source=ALL, generator=ALL, reals_from=ALL)
+    groups = found.groups.assign(level="group", family=ALL)
+    parts = [part for part in (images, families, groups) if len(part)]
+    columns = ["level", "split", "view", "source", "generator", "family", *list(TABLE_COLUMNS)[4:]]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else images[columns]
+
+
+def _temperature(predictions: pd.DataFrame) -> float | None:
+    chosen = predictions[predictions["split"].isin(VALIDATION) & predictions["score"].notna()]
+    if chosen["label"].nunique() < 2:
+        return None
+    return metrics.fit_temperature(chosen["label"], chosen["log_odds"])
+
+
+def _known_tables(run: Path) -> dict[str, pd.DataFrame] | None:
     path = run / "metrics.json"
     if not path.exists():
         return None
     record = read_json(path)
     if record.get("predictions") != file_digest(run / "predictions.parquet"):
         return None
-    table = pd.DataFrame(record["table"], columns=list(TABLE_COLUMNS))
-    undefined = [name for name in table if table[name].isna().all()]
-    return table.astype(dict.fromkeys(undefined, "float64"))
+    tables = {}
+    for name, (_, columns) in TABLES.items():
+        rows = record.get(name)
+        if rows is None or (rows and rows[0].keys() != columns.keys()):
+            # Written by a release that counted less.
+            return None
+        table = pd.DataFrame(rows, columns=list(columns))
+        undefined = [column for column in table if table[column].isna().all()]
+        tables[name] = table.astype(dict.fromkeys(undefined, "float64"))
+    return tables

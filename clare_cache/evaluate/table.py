@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from clare_cache import metrics
 from clare_cache.types import CLEAN, FAKE, REAL
@@ -52,6 +53,7 @@ TABLE_COLUMNS = {
     "tpr_at_fpr_1": "share of fakes caught when at most 1 % of reals are called fake",
     "tpr_at_fpr_5": "the same at 5 %",
     "ece": "expected calibration error, 15 equal-width bins",
+    "ece_calibrated": "the same once log-odds are divided by the validation's temperature",
     "seen_in_training": "the generator (for `all`: every generator) was trained on",
     "threshold": "probability chosen on validation",
     "n_groups": "groups that the bootstrap drew from",
@@ -65,17 +67,26 @@ def tabulate(
     *,
     threshold: float,
     trained_on: Sequence[str] = (),
+    temperature: float | None = None,
     n_resamples: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:
     """The tidy table (columns: TABLE_COLUMNS) of predictions as `read_predictions` gives them.
 
-    Generators named in `trained_on`, or with fakes in the training split, count as seen. Rows are
-    ordered: splits (training, validation, the others), `clean` before other views, pools first.
+    `temperature` is that of the validation's log-odds, if it is known. Generators named in
+    `trained_on`, or with fakes in the training split, count as seen. Rows are ordered: splits
+    (training, validation, the others), `clean` before other views, pools first.
     """
     fakes = predictions[predictions["label"] == FAKE]
     seen = {*trained_on, *fakes.loc[fakes["split"] == TRAINING, "generator"]}
-    score = partial(_score, threshold=threshold, seen=seen, n_resamples=n_resamples, seed=seed)
+    score = partial(
+        score_images,
+        threshold=threshold,
+        seen=seen,
+        temperature=temperature,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
     rows = []
     for split in sorted(predictions["split"].unique(), key=split_order):
         part = predictions[predictions["split"] == split]
@@ -165,9 +176,16 @@ def _pools(images: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]
         yield {**place, "reals_from": source if own.any() else ALL}, pd.concat([reals, mine])
 
 
-def _score(
-    images: pd.DataFrame, *, threshold: float, seen: set[str], n_resamples: int, seed: int
+def score_images(
+    images: pd.DataFrame,
+    *,
+    threshold: float,
+    seen: set[str],
+    temperature: float | None = None,
+    n_resamples: int = 200,
+    seed: int = 0,
 ) -> dict[str, Any]:
+    """The numbers of one row, for these predictions."""
     scored = images[images["score"].notna()]
     labels, scores = scored["label"].to_numpy(), scored["score"].to_numpy()
     # Ranking by log-odds: probabilities near 1 round to ties.
@@ -200,6 +218,9 @@ def _score(
         "tpr_at_fpr_1": metrics.tpr_at_fpr(labels, ranks, 0.01),
         "tpr_at_fpr_5": metrics.tpr_at_fpr(labels, ranks, 0.05),
         "ece": metrics.expected_calibration_error(labels, scores),
+        "ece_calibrated": np.nan
+        if temperature is None
+        else metrics.expected_calibration_error(labels, expit(ranks / temperature)),
         "seen_in_training": bool(generators) and generators <= seen,
         "threshold": threshold,
         "n_groups": len(np.unique(groups)),

@@ -182,7 +182,14 @@ def _split_scores(runs: Sequence[ReportedRun], split: str, *, key: str) -> Split
     return SplitScores(
         name=split,
         generators=tuple(
-            tables.per_generator(runs, split=split, metric=metric) for metric in SCORE_METRICS
+            made(runs, split=split, metric=metric)
+            for made, is_there in (
+                (tables.per_generator, True),
+                (tables.per_family, any(key[0] == split for run in runs for key in run.families)),
+                (tables.per_group, any(place[0] == split for run in runs for place in run.groups)),
+            )
+            for metric in SCORE_METRICS
+            if is_there
         ),
         views=tuple(
             tables.per_view(runs, split=split, metric=metric)

@@ -37,6 +37,10 @@ class ReportedRun:
     slot: int
     evaluation: Evaluation
     rows: Mapping[Place, Row]
+    families: Mapping[tuple[str, str, str], Row]
+    """By split, view and family."""
+    groups: Mapping[Place, Row]
+    """As `rows`, with whole groups of images counted."""
     history: tuple[Row, ...]
     recorded: Mapping[str, Any]
 
@@ -95,6 +99,11 @@ def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
             slot=0,
             evaluation=found,
             rows={_place(row): row for row in as_records(found.table)},
+            families={
+                (row["split"], row["view"], row["family"]): row
+                for row in as_records(found.families)
+            },
+            groups={_place(row): row for row in as_records(found.groups)},
             history=history,
             recorded=recorded,
         )

@@ -154,6 +154,39 @@ def per_generator(runs: Sequence[ReportedRun], *, split: str, metric: str) -> Ta
     )
 
 
+def per_family(runs: Sequence[ReportedRun], *, split: str, metric: str) -> Table:
+    """One metric: families of generators down, heads across, all reals of the split beside."""
+    view = first_view_of(runs)
+    families = sorted({key[2] for run in runs for key in run.families if key[:2] == (split, view)})
+    return _score_table(
+        runs,
+        title=f"{METRICS[metric]} by family",
+        heading="Family",
+        titles={(family, ""): Cell(family, numeric=False) for family in families},
+        find=lambda run, key: run.families.get((split, view, key[0])),
+        metric=metric,
+    )
+
+
+def per_group(runs: Sequence[ReportedRun], *, split: str, metric: str) -> Table:
+    """One metric with whole groups of images counted: generators down, heads across."""
+    view = first_view_of(runs)
+    places = {place[2:] for run in runs for place in run.groups if place[:2] == (split, view)}
+    own = sorted(place for place in places if place[1] != ALL)
+    titles = {(ALL, ALL): Cell("All generators", numeric=False)}
+    titles |= {place: Cell(place[1], place[0], numeric=False) for place in own}
+    return _score_table(
+        runs,
+        title=f"{METRICS[metric]} of groups",
+        heading="Generator",
+        titles=titles,
+        find=lambda run, key: run.groups.get((split, view, *key)),
+        metric=metric,
+        remark=" A group (video, identity or scene) counts once, with the mean score of its "
+        "images; thresholds are chosen on validation groups.",
+    )
+
+
 def per_view(runs: Sequence[ReportedRun], *, split: str, metric: str) -> Table:
     """One metric: views (perturbed pictures) down, heads across, all generators pooled."""
     titles = {(view, ""): Cell(view, numeric=False) for view in views_of(runs)}
@@ -179,6 +212,14 @@ def operating_points(runs: Sequence[ReportedRun], *, split: str) -> Table:
         (Column("Caught at 1% false alarms", "Other thresholds"), "tpr_at_fpr_1"),
         (Column("Caught at 5%", "Other thresholds"), "tpr_at_fpr_5"),
         (Column("Calibration error", "Probabilities"), "ece"),
+        (
+            Column(
+                "With temperature",
+                "Probabilities",
+                hint="calibration error of log-odds divided by a temperature fitted on validation",
+            ),
+            "ece_calibrated",
+        ),
         (Column("Accuracy", "Oracle: threshold looked at test labels"), "oracle_accuracy"),
     ]
     rows = []
@@ -242,6 +283,7 @@ def _score_table(
     titles: dict[tuple[str, str], Cell],
     find: Callable[[ReportedRun, tuple[str, str]], Row | None],
     metric: str,
+    remark: str = "",
 ) -> Table:
     found = {key: [find(run, key) for run in runs] for key in titles}
     scale = _scale([row for rows in found.values() for row in rows if row], metric)
@@ -271,7 +313,7 @@ def _score_table(
     shown = [row for rows in found.values() for row in rows if row]
     note = (
         f"Percent, with 95% intervals; the bars run from {100 * scale[0]:.0f} to 100."
-        f"{_few_groups(shown)}"
+        f"{_few_groups(shown)}{remark}"
     )
     return Table(title, tuple(columns), tuple(rows), note)
 

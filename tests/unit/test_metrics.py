@@ -240,3 +240,23 @@ def test_unusable_input_is_refused(labels: list, scores: list, message: str) -> 
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         metrics.roc_auc(labels, scores)
     assert message in str(caught.value)
+
+
+def test_a_temperature_undoes_overconfidence_and_changes_no_rank():
+    generator = np.random.default_rng(0)
+    log_odds = generator.normal(size=4000) * 2
+    labels = (generator.random(4000) < 1 / (1 + np.exp(-log_odds))).astype(int)
+    assert metrics.fit_temperature(labels, log_odds) == pytest.approx(1, abs=0.1)
+    assert metrics.fit_temperature(labels, 5 * log_odds) == pytest.approx(5, rel=0.1)
+    found = metrics.fit_temperature(labels, 5 * log_odds)
+    before, after = (
+        metrics.expected_calibration_error(labels, 1 / (1 + np.exp(-5 * log_odds / t)))
+        for t in (1, found)
+    )
+    assert after < before / 3
+
+
+def test_a_temperature_needs_both_classes_and_stays_in_its_bounds():
+    assert np.isnan(metrics.fit_temperature([1, 1], [0.3, 0.4]))
+    assert 0.01 <= metrics.fit_temperature([0, 1], [-3.0, 3.0]) < 0.02
+    assert 90 < metrics.fit_temperature([0, 1], [3.0, -3.0]) <= 100
