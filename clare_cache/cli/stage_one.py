@@ -1,5 +1,6 @@
 """`clare-cache extract`: stage one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -118,6 +119,13 @@ def extract(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try images that are in the ledger again.")
     ] = False,
+    codec: Annotated[
+        list[str],
+        typer.Option(
+            help="How new arrays are stored: none, zstd[:LEVEL], blosc[:bitshuffle], bitround:BITS "
+            "or int8 (these two lose digits); for one array ARRAY=CODEC, repeatable."
+        ),
+    ] = [],  # noqa: B006
     from_latents: Annotated[
         bool,
         typer.Option(
@@ -159,6 +167,7 @@ def extract(
             block_rows=block_rows,
             retry_failed=retry_failed,
             from_latents=from_latents,
+            codec=_codecs(codec),
             cluster=cluster,
             dask=dask,
             shard=_shard(shard_index, num_shards),
@@ -188,6 +197,17 @@ def _batch_size(text: str) -> int | Literal["auto"]:
     if not text.isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"--batch-size {text}: expected auto or a number from 1")
     return int(text)
+
+
+def _codecs(asked: Sequence[str]) -> str | dict[str, str] | None:
+    """One codec for all arrays, or array → codec."""
+    if len(asked) == 1 and "=" not in asked[0]:
+        return asked[0]
+    if wrong := [item for item in asked if "=" not in item]:
+        raise typer.BadParameter(
+            f"--codec {' '.join(wrong)}: expected ARRAY=CODEC where there is more than one"
+        )
+    return dict(item.split("=", 1) for item in asked) or None
 
 
 def _shard(index: int | None, count: int | None) -> tuple[int, int] | None:

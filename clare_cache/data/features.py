@@ -8,6 +8,7 @@ are an error, not a smaller data set.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from clare_cache.data.rows import Features, ResidentRows, RowSource, StreamedRow
 from clare_cache.errors import StoreError, TrainError
 from clare_cache.manifest import Manifest
 from clare_cache.store import Store
+from clare_cache.store.codecs import codec_of
 from clare_cache.types import CLEAN, ImageId, OnProgress, Progress, ignore_progress
 
 READ_NBYTES = 64 * 2**20
@@ -148,38 +150,49 @@ class FeatureData(Dataset):
                 self._store_rows,
                 pool_rows=place.pool_rows,
                 pinned=place.pinned,
-                check=self._check,
+                check=partial(self._check, whole=False),
             )
         tensors = self._read_all(on_progress)
         if place.kind == "gpu":
             tensors = {name: tensor.to(place.device) for name, tensor in tensors.items()}
-        return ResidentRows(tensors, n=len(self), pinned=place.pinned)
+        entries = {name: handle.entry for name, handle in self._handles.items()}
+        return ResidentRows(tensors, entries, n=len(self), pinned=place.pinned)
 
     def _read_all(self, on_progress: OnProgress) -> Mapping[str, Tensor]:
         """Every array in manifest order, read in the order of the store, a piece at a time."""
         n = len(self)
         tensors = {
-            name: torch.from_numpy(np.empty((n, *handle.shape[1:]), handle.dtype))
+            name: torch.from_numpy(
+                np.empty((n, *handle.entry.stored.shape), handle.entry.stored.dtype)
+            )
             for name, handle in self._handles.items()
         }
         order = np.argsort(self._store_rows, kind="stable")
-        largest = max((h.entry.spec.row_nbytes for h in self._handles.values()), default=1)
+        largest = max((h.entry.stored.row_nbytes for h in self._handles.values()), default=1)
         step = max(1, READ_NBYTES // largest)
         for start in range(0, n, step):
             positions = order[start : start + step]
             for name, handle in self._handles.items():
-                values = handle.read_rows(self._store_rows[positions])
-                self._check(name, positions, values)
+                values = handle.read_stored(self._store_rows[positions])
+                self._check(name, positions, values, whole=True)
                 tensors[name].numpy()[positions] = values
             on_progress(Progress("read", min(start + step, n), n, "image", str(self.residence)))
         return tensors
 
-    def _check(self, name: str, positions: Positions, values: NDArray[Any]) -> None:
-        """Raises StoreError for committed rows that are not finite: a chunk file was lost."""
-        lost = np.flatnonzero(~are_finite(values))
+    def _check(self, name: str, positions: Positions, stored: NDArray[Any], *, whole: bool) -> None:
+        """Raises StoreError for committed rows that are not finite: a chunk file was lost.
+
+        The first value tells, as a lost file makes all of a row NaN; `whole` looks at all.
+        """
+        entry = self._handles[name].entry
+        if (codec := codec_of(entry.codec)).is_packed:
+            lost = np.flatnonzero(~codec.are_there(entry.spec, stored))
+        else:
+            first = (slice(None), *[slice(1)] * (stored.ndim - 1))
+            lost = np.flatnonzero(~are_finite(stored if whole else stored[first]))
         if len(lost):
             raise StoreError(
-                f"store {self._store.place}: {len(lost)} of {len(values)} rows of "
+                f"store {self._store.place}: {len(lost)} of {len(stored)} rows of "
                 f"{self.view}/{name} that were committed read as NaN or infinity, the first is of "
                 f"image {self.rows['image_id'].iloc[positions[lost].min()]}. "
                 "Run `clare-cache store verify`."
@@ -260,7 +273,7 @@ def load(
         store_rows=store_rows[kept],
         missing=missing,
         residence=choose_residence(
-            row_nbytes=sum(entry.spec.row_nbytes for entry in entries),
+            row_nbytes=sum(entry.stored.row_nbytes for entry in entries),
             n_rows=len(kept),
             device=torch.device(device),
             resident=resident,

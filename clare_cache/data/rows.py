@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clare_cache.data.orders import Positions, batches_of, full_shuffle, pooled_shuffle
-from clare_cache.store import ArrayHandle
+from clare_cache.data.packed import unpack
+from clare_cache.store import ArrayEntry, ArrayHandle
 
 Features = dict[str, Tensor]
 Item = TypeVar("Item")
@@ -38,19 +39,31 @@ class RowSource(Protocol):
 class ResidentRows:
     """Rows in tensors, in RAM or on a GPU. `pinned` batches travel to it without another copy."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], *, n: int, pinned: bool = False) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        entries: Mapping[str, ArrayEntry],
+        *,
+        n: int,
+        pinned: bool = False,
+    ) -> None:
         self._tensors = dict(tensors)
+        self._entries = entries
         self._n = n
         self._pinned = pinned
 
     def batch(self, positions: Positions) -> Features:
         chosen = torch.from_numpy(np.ascontiguousarray(positions, dtype=np.int64))
-        if not self._pinned:
-            return {name: t[chosen.to(t.device)] for name, t in self._tensors.items()}
         return {
-            name: torch.index_select(t, 0, chosen, out=_empty(t, len(chosen), pinned=True))
-            for name, t in self._tensors.items()
+            name: unpack(self._entries[name], self._take(tensor, chosen))
+            for name, tensor in self._tensors.items()
         }
+
+    def _take(self, tensor: Tensor, chosen: Tensor) -> Tensor:
+        if not self._pinned:
+            return tensor[chosen.to(tensor.device)]
+        out = _empty(tensor, len(chosen), pinned=True)
+        return torch.index_select(tensor, 0, chosen, out=out)
 
     def epoch(
         self, generator: np.random.Generator, batch_size: int
@@ -71,8 +84,7 @@ class StreamedRows:
 
     Arrays whose chunk files can be mapped are copied straight into batches: the operating
     system's cache is their pool. Of others, whole chunks are decoded into a pool in memory.
-    `check` is shown the first value of every row, with the positions of the images: a lost file
-    makes whole rows NaN.
+    `check` is shown what was read with the positions of its images, and raises for lost rows.
     """
 
     def __init__(
@@ -117,8 +129,8 @@ class StreamedRows:
             for handle in self._handles.values():
                 handle.prepare(entering)
             for name in decoded:
-                values = self._handles[name].read_rows(entering)
-                self._check_first(name, step.positions_in, values)
+                values = self._handles[name].read_stored(entering)
+                self._check(name, step.positions_in, values)
                 if name not in pools:
                     pools[name] = np.empty((step.n_slots, *values.shape[1:]), values.dtype)
                 pools[name][step.slots_in] = values
@@ -127,7 +139,7 @@ class StreamedRows:
                 if name in pools:
                     out = self._empty(handle, len(step.slots_out))
                     np.take(pools[name], step.slots_out, axis=0, out=out.numpy(), mode="clip")
-                    features[name] = out
+                    features[name] = unpack(handle.entry, out)
                 else:
                     features[name] = self._read(name, step.positions_out)
             yield step.positions_out, features
@@ -138,20 +150,18 @@ class StreamedRows:
         else that of the largest rows."""
         handles = list(self._handles.values())
         decoded = [handle.entry.chunk_rows for handle in handles if not handle.is_mapped]
-        largest = max(handles, key=lambda handle: handle.entry.spec.row_nbytes, default=None)
+        largest = max(handles, key=lambda handle: handle.entry.stored.row_nbytes, default=None)
         return max(decoded, default=largest.entry.chunk_rows if largest else 1)
 
     def _read(self, name: str, positions: Positions) -> Tensor:
         out = self._empty(self._handles[name], len(positions))
-        values = self._handles[name].read_rows(self._store_rows[positions], out.numpy())
-        self._check_first(name, positions, values)
-        return out
-
-    def _check_first(self, name: str, positions: Positions, values: NDArray[Any]) -> None:
-        self._check(name, positions, values[(slice(None), *[slice(1)] * (values.ndim - 1))])
+        values = self._handles[name].read_stored(self._store_rows[positions], out.numpy())
+        self._check(name, positions, values)
+        return unpack(self._handles[name].entry, out)
 
     def _empty(self, handle: ArrayHandle, n: int) -> Tensor:
-        one = torch.from_numpy(np.empty((0, *handle.shape[1:]), handle.dtype))
+        stored = handle.entry.stored
+        one = torch.from_numpy(np.empty((0, *stored.shape), stored.dtype))
         return _empty(one, n, pinned=self._pinned)
 
 

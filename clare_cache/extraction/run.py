@@ -39,6 +39,7 @@ from clare_cache.store import (
     open_place,
     open_store,
 )
+from clare_cache.store.codecs import NONE, codec_of, codecs_by_array
 from clare_cache.types import CLEAN, ImageId, OnProgress, Progress, ignore_progress
 
 ROOT_SAMPLE = 64
@@ -90,6 +91,7 @@ def extract_features(
     retry_failed: bool = False,
     shard: tuple[int, int] | None = None,
     from_latents: bool = False,
+    codec: str | Mapping[str, str] | None = None,
     executor: Executor | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
@@ -99,6 +101,7 @@ def extract_features(
     again does what is missing and nothing else. Images in the ledger count as done unless
     `retry_failed`. `shard` (i, n) does only every n-th block, for n processes side by side.
     `decode_in` "processes" has `workers` processes, not threads, read and decode images.
+    `codec` (one, or array → one) says how arrays that are new to the store are stored.
     With `from_latents` the backbones are shown the store's `vae_latent` and no image is opened.
     Raises StoreMismatch when the store was made from other inputs, ExtractError when no backbone
     makes a feature or `root` is not the folder of the images.
@@ -117,7 +120,12 @@ def extract_features(
         )
     place = open_place(store).resolve()
     writer, paths = _prepare(
-        place, images, [made[name] for name in features], views=views, block_rows=block_rows
+        place,
+        images,
+        [made[name] for name in features],
+        views=views,
+        block_rows=block_rows,
+        codecs=codecs_by_array(codec, features),
     )
     records = {
         f"{view}/{name}": list(writer.records(view, name).values())
@@ -192,25 +200,30 @@ def _prepare(
     *,
     views: Sequence[str],
     block_rows: int | None,
+    codecs: Mapping[str, str],
 ) -> tuple[StoreWriter, dict[int, Sequence[str]]]:
     """The store with its arrays declared and a row for every image; row → paths.
 
     Processes may do this at the same time: the writer's own steps are atomic.
     """
     writer = create_store(place, **({} if block_rows is None else {"block_rows": block_rows}))
-    writer.declare(
-        [
-            ArrayEntry(
-                view=view.name,
-                spec=array.spec,
-                chunk_rows=0,
-                declared={**array.declared, **view.declared()},
-                source=array.source,
+    entries = []
+    for view in map(find_view, views):
+        for array in arrays:
+            known = writer.description.arrays.get(f"{view.name}/{array.spec.name}")
+            codec = codecs.get(array.spec.name, known.codec if known else NONE)
+            lossy = codec_of(codec).declared
+            entries.append(
+                ArrayEntry(
+                    view=view.name,
+                    spec=array.spec,
+                    chunk_rows=0,
+                    declared={**array.declared, **view.declared(), **lossy},
+                    source=array.source,
+                    codec=codec,
+                )
             )
-            for view in map(find_view, views)
-            for array in arrays
-        ]
-    )
+    writer.declare(entries)
     writer.add_images(images)
     writer.sweep_leftovers()
     rows = writer.store.rows_of(list(images)).tolist()

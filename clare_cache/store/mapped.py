@@ -22,7 +22,7 @@ MAP_FIXED = 0x10
 
 
 class MappedRows:
-    """Rows (n, *row shape) of one array. Missing files read as NaN, as Zarr has it.
+    """Rows (n, *row shape) of one array. Of a missing file they are NaN (whole numbers: 0).
 
     `files[i]` holds rows i·chunk_rows to (i + 1)·chunk_rows, raw, whole pages. Rows are copied
     out, never handed out as views.
@@ -67,7 +67,7 @@ class MappedRows:
         else:
             np.take(self._rows, rows, axis=0, out=out, mode="clip")  # "raise" copies twice
         if not there.all():
-            out[~there] = np.nan
+            out[~there] = np.nan if out.dtype.kind == "f" else 0
 
     def prepare(self, rows: NDArray[np.int64]) -> None:
         """Let the operating system begin to read the chunks of these rows."""

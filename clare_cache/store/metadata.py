@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer
 from zarr.storage import MemoryStore
 
+from clare_cache.store.codecs import NONE, codec_of
 from clare_cache.store.schema import ArrayEntry
 from clare_cache.types import ArraySpec, ImageId
 
@@ -34,21 +35,28 @@ def group_metadata(attributes: Mapping[str, Any]) -> bytes:
 def array_metadata(entry: ArrayEntry, n_rows: int) -> bytes:
     """The `zarr.json` of an array of so many rows."""
     held: dict[str, Buffer] = {}
+    stored, codec = entry.stored, codec_of(entry.codec)
+    attributes: dict[str, Any] = {
+        "meaning": entry.spec.meaning,
+        "fingerprint": entry.fingerprint,
+        "declared": dict(entry.declared),
+        "source": entry.source,
+    }
+    if entry.codec != NONE:
+        attributes["codec"] = entry.codec
+    if codec.is_packed:
+        row = {"shape": list(entry.spec.shape), "axes": list(entry.spec.axes)}
+        attributes["row"] = {**row, "dtype": entry.spec.dtype}
     zarr.create_array(
         MemoryStore(held),
-        shape=(n_rows, *entry.spec.shape),
-        dtype=entry.spec.dtype,
-        chunks=(entry.chunk_rows, *entry.spec.shape),
-        compressors=None,
+        shape=(n_rows, *stored.shape),
+        dtype=stored.dtype,
+        chunks=(entry.chunk_rows, *stored.shape),
+        compressors=codec.compressors,
         filters=None,
-        fill_value=float("nan"),
-        dimension_names=("image", *entry.spec.axes),
-        attributes={
-            "meaning": entry.spec.meaning,
-            "fingerprint": entry.fingerprint,
-            "declared": dict(entry.declared),
-            "source": entry.source,
-        },
+        fill_value=0 if codec.is_packed else float("nan"),
+        dimension_names=("image", *stored.axes),
+        attributes=attributes,
     )
     return held["zarr.json"].to_bytes()
 
@@ -60,18 +68,21 @@ def entry_of(metadata: bytes, *, view: str, name: str) -> ArrayEntry:
     """
     value = json.loads(metadata)
     said = value["attributes"]
+    shape, axes = value["shape"][1:], value["dimension_names"][1:]
+    row = said.get("row", {"shape": shape, "axes": axes, "dtype": value["data_type"]})
     entry = ArrayEntry(
         view=view,
         spec=ArraySpec(
             name=name,
-            shape=tuple(value["shape"][1:]),
-            axes=tuple(value["dimension_names"][1:]),
-            dtype=value["data_type"],
+            shape=tuple(row["shape"]),
+            axes=tuple(row["axes"]),
+            dtype=row["dtype"],
             meaning=said["meaning"],
         ),
         chunk_rows=value["chunk_grid"]["configuration"]["chunk_shape"][0],
         declared=said["declared"],
         source=said["source"],
+        codec=said.get("codec", NONE),
     )
     if entry.fingerprint != said["fingerprint"]:
         raise ValueError(f"its declared inputs hash to {entry.fingerprint}")

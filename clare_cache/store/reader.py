@@ -16,6 +16,7 @@ import zarr
 from numpy.typing import NDArray
 
 from clare_cache.errors import StoreError
+from clare_cache.store.codecs import codec_of
 from clare_cache.store.encode import is_raw
 from clare_cache.store.mapped import MappedRows
 from clare_cache.store.place import Place, open_place
@@ -199,11 +200,12 @@ class ArrayHandle:
     @cached_property
     def _mapped(self) -> MappedRows | None:
         names = [
-            f"{FEATURES_FOLDER}/{self.entry.key}/{chunk_name(n, len(self.shape) - 1)}"
+            f"{FEATURES_FOLDER}/{self.entry.key}/{chunk_name(n, len(self.entry.stored.shape))}"
             for n in range(-(-self.shape[0] // self.entry.chunk_rows))
         ]
         files = [path for path in map(self._store.place.local, names) if path is not None]
-        nbytes = self.entry.chunk_rows * self.entry.spec.row_nbytes
+        stored = self.entry.stored
+        nbytes = self.entry.chunk_rows * stored.row_nbytes
         if not names or len(files) < len(names) or not MappedRows.can_map(nbytes, len(files)):
             return None
         if not is_raw(self.array, self.entry.chunk_rows):
@@ -211,8 +213,8 @@ class ArrayHandle:
         return MappedRows(
             files,
             chunk_rows=self.entry.chunk_rows,
-            row_shape=self.entry.spec.shape,
-            dtype=self.dtype,
+            row_shape=stored.shape,
+            dtype=np.dtype(stored.dtype),
         )
 
     def prepare(self, rows: NDArray[np.int64]) -> None:
@@ -220,13 +222,18 @@ class ArrayHandle:
         if self._mapped is not None:
             self._mapped.prepare(rows)
 
-    def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """(n, *row shape) in the order of `rows`, repeats allowed; every chunk is read once.
+    def read_rows(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """(n, *row shape) in the order of `rows`, repeats allowed; every chunk is read once."""
+        return self.entry.unpack(self.read_stored(rows))
 
-        Into `out` where it is given: contiguous, of this shape and dtype.
+    def read_stored(self, rows: NDArray[np.int64], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """As `read_rows`, in the form of the Zarr array: packed, where the codec packs.
+
+        Into `out` where it is given: contiguous, of that shape and dtype.
         """
+        stored = self.entry.stored
         if out is None:
-            out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+            out = np.empty((len(rows), *stored.shape), stored.dtype)
         if self._mapped is not None:
             try:
                 self._mapped.take(rows, out)
@@ -242,8 +249,11 @@ class ArrayHandle:
         gap = np.diff(ordered // self.entry.chunk_rows) > 1
         for part in np.split(np.arange(len(rows)), np.flatnonzero(new_block | gap) + 1):
             if len(part):
-                first, last = ordered[part[0]], ordered[part[-1]]
-                out[order[part]] = self[int(first) : int(last) + 1][ordered[part] - first]
+                first, last = int(ordered[part[0]]), int(ordered[part[-1]])
+                found = read_stored(
+                    self._store.place, self.entry, self.array, slice(first, last + 1)
+                )
+                out[order[part]] = found[ordered[part] - first]
         return out
 
     def by_image_id(self, image_ids: Sequence[ImageId]) -> NDArray[Any]:
@@ -333,11 +343,20 @@ def open_array(place: Place, key: str, *, mode: Literal["r", "r+"]) -> zarr.Arra
 
 
 def read_values(place: Place, entry: ArrayEntry, array: zarr.Array, selection: Any) -> NDArray[Any]:
-    """A part of an array. Raises StoreError for chunks of a wrong size."""
+    """A part of an array, as values. Raises StoreError for chunks that are not whole."""
+    if not codec_of(entry.codec).is_packed:
+        return read_stored(place, entry, array, selection)
+    images, *rest = selection if isinstance(selection, tuple) else (selection,)
+    values = entry.unpack(read_stored(place, entry, array, images))
+    return values[(slice(None), *rest)[isinstance(images, int) :]]
+
+
+def read_stored(place: Place, entry: ArrayEntry, array: zarr.Array, selection: Any) -> NDArray[Any]:
+    """A part of the Zarr array itself. Raises StoreError for chunks that are not whole."""
     try:
         with place.speaking():
             return np.asarray(array[selection])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise StoreError(
             f"store {place}: {entry.key} cannot be read, {type(error).__name__}: {error}. Mend "
             "it with `clare-cache store repair`."

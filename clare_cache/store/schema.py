@@ -15,8 +15,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from numpy.typing import NDArray
+
 from clare_cache.errors import StoreError
 from clare_cache.fingerprint import DIGEST_CHARS, fingerprint
+from clare_cache.store.codecs import NONE, codec_of
 from clare_cache.types import ArraySpec, ImageId
 
 FORMAT_VERSION = 1
@@ -43,7 +46,8 @@ BLOCK_FILE = re.compile(r"([0-9]+)\.json")
 class ArrayEntry:
     """One array of one view: what a row holds, how it is chunked, and what it was made from.
 
-    `source` tells people where the weights came from; it is not part of the fingerprint.
+    `source` tells people where the weights came from; it is not part of the fingerprint. Of
+    `codec` only what loses digits is, and then it stands in `declared` too.
     """
 
     view: str
@@ -51,6 +55,7 @@ class ArrayEntry:
     chunk_rows: int
     declared: Mapping[str, Any]
     source: str = ""
+    codec: str = NONE
 
     @property
     def key(self) -> str:
@@ -60,6 +65,19 @@ class ArrayEntry:
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.declared)
+
+    @property
+    def stored(self) -> ArraySpec:
+        """What one row of the Zarr array is: the spec, but for codecs that pack."""
+        return codec_of(self.codec).stored(self.spec)
+
+    def pack(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Rows of values → rows of the Zarr array."""
+        return codec_of(self.codec).pack(self.spec, values)
+
+    def unpack(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Rows of the Zarr array, or one of them → values."""
+        return codec_of(self.codec).unpack(self.spec, stored)
 
 
 @dataclass(frozen=True)
@@ -112,6 +130,7 @@ class StoreDescription:
                 chunk_rows=item["chunk_rows"],
                 declared=item["declared"],
                 source=item["source"],
+                codec=item.get("codec", NONE),  # older stores have none
             )
             if entry.fingerprint != item["fingerprint"]:
                 raise StoreError(

@@ -30,7 +30,7 @@ from clare_cache.store.reader import (
     read_ledger,
     read_record,
     read_records,
-    read_values,
+    read_stored,
 )
 from clare_cache.store.schema import (
     BLOCK_ROWS,
@@ -185,7 +185,7 @@ class StoreWriter:
             arrays, files = dict(self.description.arrays), dict[str, bytes]()
             for entry in entries:
                 if entry.key not in arrays:
-                    chunk_rows = chunk_rows_for(entry.spec, self.description.block_rows)
+                    chunk_rows = chunk_rows_for(entry.stored, self.description.block_rows)
                     arrays[entry.key] = replace(entry, chunk_rows=chunk_rows)
                     files[metadata_name(entry.view)] = group_metadata({})
                     files[metadata_name(entry.key)] = array_metadata(
@@ -258,12 +258,12 @@ class StoreWriter:
             inside = (data.rows >= start) & (data.rows < end)
             if not inside.any():
                 continue
-            chunk = np.full((end - start, *entry.spec.shape), np.nan, entry.spec.dtype)
+            chunk = np.full((end - start, *array.shape[1:]), array.fill_value, array.dtype)
             old = [row for row in kept if start <= row < end]
             if old:
-                found = read_values(self.place, entry, array, slice(start, end))
+                found = read_stored(self.place, entry, array, slice(start, end))
                 chunk[np.array(old) - start] = found[np.array(old) - start]
-            chunk[data.rows[inside] - start] = data.values[inside]
+            chunk[data.rows[inside] - start] = entry.pack(data.values[inside])
             encoded = encode_chunk(array, chunk)
             name = chunk_name(start // entry.chunk_rows, len(entry.spec.shape))
             self.place.write(f"{FEATURES_FOLDER}/{entry.key}/{name}", encoded)

@@ -13,6 +13,7 @@ from clare_cache.fingerprint import differences
 from clare_cache.images import find_view
 from clare_cache.manifest import Manifest
 from clare_cache.store import ArrayEntry, Store
+from clare_cache.store.codecs import lossy_codec
 from clare_cache.workflow.features import paths_by_image, rebuild_backbones
 
 LoadBackbones = Callable[[Mapping[str, ArrayEntry]], Sequence[Backbone]]
@@ -64,7 +65,8 @@ def load_again(
     made = {spec.name: b.declared(spec.name) for b in backbones for spec in b.arrays}
     faults = []
     for entry in entries:
-        here = {**made.get(entry.spec.name, {}), **find_view(entry.view).declared()}
+        lossy = lossy_codec(entry.declared).declared
+        here = {**made.get(entry.spec.name, {}), **find_view(entry.view).declared(), **lossy}
         faults += [f"{entry.key}: {p}" for p in differences(entry.declared, here)]
     raise_faults(
         StoreMismatch,

@@ -53,6 +53,7 @@ def extract(
     dask: str | None = None,
     shard: tuple[int, int] | None = None,
     from_latents: bool = False,
+    codec: str | Mapping[str, str] | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
     """Make what `store` lacks of `features` × `views` for the images of `manifest`.
@@ -63,9 +64,10 @@ def extract(
     features need are loaded. `cluster` ("local:N", "cuda", "slurm:FILE") or `dask` (a scheduler's
     address) has the blocks done elsewhere; `shard` (i, n) does every n-th block here. With
     `from_latents` error maps are made from the store's `vae_latent`, and no image is opened.
-    `decode_in` "processes" has `workers` processes, not threads, read and decode. Raises
-    ExtractError for unknown features or views, StoreMismatch when the store was made from other
-    inputs.
+    `codec` (none, zstd, blosc, bitround:BITS, int8), one for all or array → one, says how arrays
+    that are new to the store are stored. `decode_in` "processes" has `workers` processes, not
+    threads, read and decode. Raises ExtractError for unknown features or views, StoreMismatch when
+    the store was made from other inputs.
     """
     faults = [
         f"feature {name}: expected one of {', '.join(FEATURE_SPELLINGS)}"
@@ -121,6 +123,7 @@ def extract(
             retry_failed=retry_failed,
             shard=shard,
             from_latents=from_latents,
+            codec=codec,
             executor=executor,
             on_progress=on_progress,
         )

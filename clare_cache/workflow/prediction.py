@@ -16,6 +16,7 @@ from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features
 from clare_cache.images import decode, prepare_picture
 from clare_cache.manifest.walk import IMAGE_SUFFIXES
+from clare_cache.store.codecs import lossy_codec
 from clare_cache.types import ImageId, OnProgress, Progress, ignore_progress
 from clare_cache.workflow.features import rebuild_backbones
 from clare_cache.workflow.training import load_run
@@ -50,7 +51,7 @@ def predict(
         for name in config["needs"]
     }
     backbones = rebuild_backbones(trained, sd=sd, clip=clip, device=device)
-    check_features(config, _declarations(backbones, config["needs"]))
+    check_features(config, _declarations(backbones, trained))
     device_now = pick_device(device)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(images), BATCH):
@@ -67,7 +68,11 @@ def predict(
                     ]
                 )
                 outputs = backbone(pictures, [item["image_id"] for item in good], wanted)
-                features.update({n: torch.from_numpy(np.asarray(v)) for n, v in outputs.items()})
+                for spec in (s for s in backbone.arrays if s.name in outputs):
+                    codec = lossy_codec(config["features"][spec.name]["declared"])
+                    value = np.asarray(outputs[spec.name])
+                    value = codec.unpack(spec, codec.pack(spec, value))
+                    features[spec.name] = torch.from_numpy(value)
             with torch.inference_mode():
                 moved = {name: tensor.to(device_now) for name, tensor in features.items()}
                 scores = torch.sigmoid(head(moved).score.cpu().double()).tolist()
@@ -96,12 +101,15 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _declarations(backbones: Sequence[Any], needs: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+def _declarations(
+    backbones: Sequence[Any], trained: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for backbone in backbones:
         for spec in backbone.arrays:
-            if spec.name in needs:
-                declared = dict(backbone.declared(spec.name))
+            if spec.name in trained:
+                lossy = lossy_codec(trained[spec.name]["declared"]).declared
+                declared = {**backbone.declared(spec.name), **lossy}
                 found[spec.name] = {"fingerprint": fingerprint(declared), "declared": declared}
     return found
 

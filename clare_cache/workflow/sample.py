@@ -12,7 +12,7 @@ from clare_cache.errors import StoreError
 from clare_cache.extraction.block import Pictures, extract_block
 from clare_cache.manifest import Manifest
 from clare_cache.seeds import generator_for
-from clare_cache.store import ArrayHandle, Store
+from clare_cache.store import ArrayEntry, ArrayHandle, Store
 from clare_cache.types import OnProgress, Progress, ignore_progress
 from clare_cache.workflow.again import LoadBackbones, items_of_rows, load_again, paths_of_rows
 
@@ -110,7 +110,8 @@ def _compare(
     rows = sorted(values)
     there = handle.read_rows(np.array(rows, np.int64)).astype(np.float64)
     errors = [
-        _relative_error(values[row].astype(np.float64), there[n]) for n, row in enumerate(rows)
+        _relative_error(as_stored(handle.entry, values[row]), there[n])
+        for n, row in enumerate(rows)
     ]
     dtypes = {handle.entry.spec.dtype, str(handle.declared.get("dtype", "float32"))}
     if tolerance is None:
@@ -130,3 +131,8 @@ def _relative_error(made: NDArray[np.float64], there: NDArray[np.float64]) -> fl
     if length:
         return difference / length
     return 0.0 if not difference else float("inf")
+
+
+def as_stored(entry: ArrayEntry, value: NDArray[np.generic]) -> NDArray[np.float64]:
+    """A row made now, with what the array's codec loses lost."""
+    return entry.unpack(entry.pack(value[None]))[0].astype(np.float64)

@@ -16,7 +16,18 @@ def url(bucket):
 
 def test_the_whole_way_from_a_bucket(command, demo, small_recipe, url, tmp_path):
     asked = ["--root", str(demo.images), "--features", "error_map,clip_embedding"]
-    asked += ["--sd", "tiny", "--clip", "tiny", "--ensemble", "1", "--block-rows", "32"]
+    asked += [
+        "--sd",
+        "tiny",
+        "--clip",
+        "tiny",
+        "--ensemble",
+        "1",
+        "--block-rows",
+        "32",
+        "--codec",
+        "error_map=blosc",
+    ]
     manifest = str(demo.manifest)
 
     half = [*asked, "--shard-index", "1", "--num-shards", "2"]
@@ -29,6 +40,7 @@ def test_the_whole_way_from_a_bucket(command, demo, small_recipe, url, tmp_path)
     done = command("extract", manifest, url, *asked, folder=tmp_path)
     assert "90 were there, 0 extracted now" in done.out
     assert url in command("store", "info", url, folder=tmp_path).out
+    assert cc.open_store(url)["clean/error_map"].entry.codec == "blosc"
     done = command("store", "verify", url, folder=tmp_path)
     assert done.out == f"{url}: 0 faults\n"
     found, whole = cc.open_store(url), cc.open_store(demo.store)

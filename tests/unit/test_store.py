@@ -20,7 +20,9 @@ from clare_cache.store import (
     features_of,
     open_store,
 )
+from clare_cache.store.codecs import codec_of
 from clare_cache.store.place import LocalPlace
+from clare_cache.store.schema import BLOCK_ROWS as BLOCK_ROWS_OF_NEW_STORES
 from clare_cache.store.schema import CHUNK_NBYTES, chunk_rows_for, from_ranges, to_ranges
 from clare_cache.store.seal import sealed, unseal
 from clare_cache.types import ArraySpec
@@ -481,3 +483,25 @@ def test_xarray_opens_the_features(tmp_path):
         assert set(found.data_vars) == {"vector", "grid"}
         assert found["vector"].dims == ("image", "number")
         assert np.array_equal(found["vector"].values, values_of(VECTOR, range(10)))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype", "codec", "n_files"),
+    [
+        ("error_map", (4, 32, 32), "float32", "none", 625),
+        ("error_map_signed", (4, 64, 64), "float32", "none", 1250),
+        ("vae_latent", (4, 32, 32), "float16", "none", 625),
+        ("clip_patch_tokens", (256, 1024), "float16", "none", 10_000),
+        ("clip_patch_tokens", (256, 1024), "float16", "int8", 10_000),
+        ("clip_patch_tokens", (576, 1024), "float16", "none", 20_000),
+        ("clip_block_cls", (24, 1024), "float16", "none", 1250),
+        ("clip_embedding", (768,), "float16", "none", 625),
+        ("clip_layer3_map", (1024, 14, 14), "float16", "none", 10_000),
+    ],
+)
+def test_160_000_images_make_thousands_of_chunk_files(name, shape, dtype, codec, n_files):
+    """Each array makes a commit record for 256 images besides, 625 files; the four default ones
+    together 15,000 files, at most one for ten images."""
+    axes = tuple(f"axis {n}" for n in range(len(shape)))
+    stored = codec_of(codec).stored(ArraySpec(name, shape, axes, dtype, ""))
+    assert -(-160_000 // chunk_rows_for(stored, BLOCK_ROWS_OF_NEW_STORES)) == n_files
