@@ -10,8 +10,8 @@ RESIDENT_SHARE = 0.5
 """Arrays are kept on a GPU or in RAM when they take less than this share of what is free there:
 heads need the rest, and a second data set may follow the first."""
 
-POOL_SHARE = 0.25
-"""Streamed images wait in a pool that takes this share of the RAM that is available."""
+POOL_NBYTES = 2 * 2**30
+"""Streamed images wait in a pool of this size, whatever the machine: it decides their order."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def choose_residence(
     if resident or (resident is None and nbytes < RESIDENT_SHARE * available):
         why = f"{size} resident in RAM, {_as_size(available)} free"
         return Residence("ram", why, device, pinned=on_gpu)
-    pool_rows = max(1, int(POOL_SHARE * available) // max(row_nbytes, 1))
+    pool_rows = max(1, POOL_NBYTES // max(row_nbytes, 1))
     why = (
         f"{size} streamed through a pool of {min(pool_rows, n_rows):,} images, "
         f"{_as_size(available)} RAM free"

@@ -272,7 +272,7 @@ def test_mapped_and_decoded_arrays_are_streamed_together(tmp_path):
         (300, 10_000, None, "gpu", "140 bytes resident on cuda:0, 300 bytes free"),
         (200, 10_000, None, "ram", "140 bytes resident in RAM, 10 kB free"),
         (300, 10_000, True, "ram", "140 bytes resident in RAM, 10 kB free"),
-        (200, 200, None, "streamed", "through a pool of 3 images, 200 bytes RAM free"),
+        (200, 200, None, "streamed", "through a pool of 10 images, 200 bytes RAM free"),
         (300, 10_000, False, "streamed", "140 bytes streamed through a pool of 10 images"),
     ],
 )
