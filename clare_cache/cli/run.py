@@ -75,7 +75,7 @@ def run(
     with show_progress() as on_progress:
         result = run_recipe(found, settings, on_step=say, on_progress=on_progress)
     print_result(f"report: {result.report}")
-    if result.extracted is not None and result.extracted.n_failed:
+    if result.extracted.n_failed:
         raise typer.Exit(3)
 
 

@@ -4,23 +4,18 @@ Train and test pictures are crops of different photographs; one stand-in generat
 training, the other only in testing; whole regions of the training photograph validate.
 """
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
-from clare_cache.files import write_bytes
+from clare_cache.files import read_json, write_bytes
 from clare_cache.images import encode_png
-from clare_cache.recipe import Recipe, read_recipe
+from clare_cache.recipe import read_recipe
 from clare_cache.types import OnProgress, Pixels, ignore_progress
-from clare_cache.workflow.features import extract
 from clare_cache.workflow.manifests import build_manifest
-from clare_cache.workflow.results import evaluate, report
+from clare_cache.workflow.results import METRICS_FILE
+from clare_cache.workflow.run import Settings, run_recipe
 from clare_cache.workflow.stand_ins import cut_crops
-from clare_cache.workflow.training import train_head
 
 RECIPE = "demo/tiny"
 TRAIN_PHOTOGRAPH, TEST_PHOTOGRAPH = "china", "flower"
@@ -57,50 +52,24 @@ def run_demo(
 ) -> DemoResult:
     """Images → manifest → store → heads → scores → `out/report.html`.
 
-    A second call extracts nothing and trains again. CPU only, no network.
+    A second call does what is missing. CPU only, no network.
     """
     out, found = Path(out), read_recipe(recipe)
-    images, store, runs = out / "images", out / "store", out / "runs"
-    seconds: dict[str, float] = {}
-
-    with _step("make images", seconds, on_step):
-        n_images = make_images(images, per_region=per_region)
-    with _step("build the manifest", seconds, on_step):
-        built = build_manifest(
-            "folder", images, group_pattern=GROUP_PATTERN, on_progress=on_progress
-        )
-        manifest = out / "manifest.parquet"
-        built.manifest.write(manifest)
-    with _step("extract features", seconds, on_step):
-        extracted = extract(
-            built.manifest,
-            store,
-            root=images,
-            sd=found.backbones.sd,
-            clip=found.backbones.clip,
-            error_map=found.backbones.error_map,
-            image_tower=found.backbones.image_tower,
-            device="cpu",
-            on_progress=on_progress,
-        )
-    with _step("train heads", seconds, on_step):
-        folders = train_head(
-            found, store=store, manifest=manifest, out=runs, device="cpu", on_progress=on_progress
-        )
-    with _step("evaluate", seconds, on_step):
-        tables = evaluate(folders, device="cpu")
-    with _step("report", seconds, on_step):
-        page = report(
-            folders, out / "report.html", title=found.about.title, root=images, notes=NOTES
-        )
-    timing = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+    images, manifest = out / "images", out / "manifest.parquet"
+    n_images = make_images(images, per_region=per_region)
+    on_step(f"images: {n_images}, made on the spot ({images})")
+    built = build_manifest("folder", images, group_pattern=GROUP_PATTERN, on_progress=on_progress)
+    built.manifest.write(manifest)
+    settings = Settings(out=out, roots={"": images}, manifest=manifest, device="cpu", notes=NOTES)
+    result = run_recipe(found, settings, on_step=on_step, on_progress=on_progress)
+    timing = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
     summary = [
-        f"{n_images} images, {extracted.n_decoded} extracted now, {extracted.n_failed} in the "
-        "ledger",
-        f"seconds: {timing}, all {sum(seconds.values()):.1f}",
-        *_scores(found, tables),
+        f"{n_images} images, {result.extracted.n_decoded} extracted now, "
+        f"{result.extracted.n_failed} in the ledger",
+        f"seconds: {timing}, all {sum(result.seconds.values()):.1f}",
+        *map(_scores, result.runs),
     ]
-    return DemoResult(report=page, summary=tuple(summary))
+    return DemoResult(report=result.report, summary=tuple(summary))
 
 
 def make_images(folder: Path, *, per_region: int, seed: int = 0) -> int:
@@ -129,16 +98,8 @@ def _photograph(name: str) -> Pixels:
     return load_sample_image(name)
 
 
-def _scores(recipe: Recipe, tables: dict[Path, pd.DataFrame]) -> Iterator[str]:
-    for section, table in zip(recipe.head, tables.values(), strict=True):
-        test = table[table["split"] == "test"].set_index("generator")["average_precision"]
-        values = ", ".join(f"{name} {value:.3f}" for name, value in test.items())
-        yield f"{section.label}: average precision on test: {values}"
-
-
-@contextmanager
-def _step(name: str, seconds: dict[str, float], on_step: Callable[[str], None]) -> Iterator[None]:
-    on_step(f"{name} …")
-    began = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - began
+def _scores(run: Path) -> str:
+    rows = read_json(run / METRICS_FILE)["table"]
+    test = {r["generator"]: r["average_precision"] for r in rows if r["split"] == "test"}
+    values = ", ".join(f"{name} {value:.3f}" for name, value in test.items())
+    return f"{run.name}: average precision on test: {values}"

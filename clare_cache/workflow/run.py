@@ -1,18 +1,16 @@
 """A recipe from images to a report: steps that do what is missing and say what was there."""
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clare_cache.errors import RecipeError, TrainError, raise_faults
-from clare_cache.evaluate import read_config
 from clare_cache.extraction import ExtractReport
-from clare_cache.files import read_json, write_text
-from clare_cache.fingerprint import file_digest
 from clare_cache.heads import head_needs
 from clare_cache.manifest import Manifest
 from clare_cache.recipe import HeadSection, Recipe, read_recipe
-from clare_cache.store import open_store
 from clare_cache.train.runs import RECIPE_FILE
 from clare_cache.types import CLEAN, OnProgress, ignore_progress
 from clare_cache.workflow.data_sets import (
@@ -26,13 +24,8 @@ from clare_cache.workflow.data_sets import (
     refuse_homeless,
 )
 from clare_cache.workflow.features import extract
-from clare_cache.workflow.results import (
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    evaluate,
-    features_found,
-    report,
-)
+from clare_cache.workflow.finished import bring_up_to_date, is_evaluated, is_trained
+from clare_cache.workflow.results import evaluate, report
 from clare_cache.workflow.training import train_head
 
 STAND_INS = (
@@ -46,7 +39,8 @@ class Settings:
     """Where and how a recipe runs here; the recipe says what.
 
     Images come from `roots` (data set → folder, "" for all others), or from `manifest` with `root`.
-    `sd` and `clip` take the place of the recipe's weights.
+    `sd` and `clip` take the place of the recipe's weights. `notes` go on top of the page; without
+    any it says so itself when the weights are random.
     """
 
     out: Path
@@ -63,12 +57,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class RunResult:
-    """The page, its run folders in the order of the recipe, and what extraction did."""
+    """The page, its run folders in the order of the recipe, those trained now, what extraction of
+    the clean pictures did, and the seconds of each step."""
 
     report: Path
     runs: tuple[Path, ...]
-    extracted: ExtractReport | None
     new_runs: tuple[Path, ...]
+    extracted: ExtractReport
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -93,22 +89,27 @@ def run_recipe(
     Raises what the steps raise, before any work where that can be known.
     """
     refuse_unfit(recipe, settings)
-    root, folds = _manifests(recipe, settings, on_step, on_progress)
-    extracted = _extract(recipe, settings, root, folds, on_step, on_progress)
+    seconds: dict[str, float] = {}
     runs, new = [], []
-    for fold in folds:
-        mine = recipe.select_fold(fold.name)
-        done, made = _train(mine, settings, fold, on_step, on_progress)
-        runs += done
-        new += made
-    for run in runs:
-        _evaluate(recipe, settings, run, on_step)
-    notes = [*settings.notes, *_stand_ins(recipe, settings)]
-    page = report(
-        runs, settings.out / "report.html", title=recipe.about.title, root=root, notes=notes
-    )
+    with _timed("manifest", seconds):
+        root, folds = _manifests(recipe, settings, on_step, on_progress)
+    with _timed("extract", seconds):
+        extracted = _extract(recipe, settings, root, folds, on_step, on_progress)
+    with _timed("train", seconds):
+        for fold in folds:
+            mine = recipe.select_fold(fold.name)
+            done, made = _train(mine, settings, fold, on_step, on_progress)
+            runs += done
+            new += made
+    with _timed("evaluate", seconds):
+        for run in runs:
+            _evaluate(recipe, settings, run, on_step)
+    with _timed("report", seconds):
+        notes = settings.notes or _stand_ins(recipe, settings)
+        page = settings.out / "report.html"
+        report(runs, page, title=recipe.about.title, root=root, notes=notes)
     on_step(f"report: {page}")
-    return RunResult(page, tuple(runs), extracted, tuple(new))
+    return RunResult(page, tuple(runs), tuple(new), extracted, seconds)
 
 
 def preview_run(recipe: Recipe, settings: Settings) -> list[str]:
@@ -200,8 +201,9 @@ def _extract(
     folds: Sequence[Fold],
     on_step: Callable[[str], None],
     on_progress: OnProgress,
-) -> ExtractReport | None:
-    """Clean features of every image, other views of the test images alone."""
+) -> ExtractReport:
+    """Clean features of every image, other views of the test images alone; what was done for the
+    clean ones, or for the others where that leaves more in the ledger."""
     import pandas as pd
 
     rows = pd.concat([fold.manifest.rows for fold in folds])
@@ -209,7 +211,7 @@ def _extract(
     tested = rows[rows["split"].isin(recipe.evaluate.splits)]
     shown = Manifest.from_rows(tested.drop_duplicates("path", ignore_index=True))
     sd, clip = _weights(recipe, settings)
-    found = None
+    reports = []
     jobs = [(everything, [CLEAN])]
     if others := [view for view in _views(recipe) if view != CLEAN]:
         jobs.append((shown, others))
@@ -233,7 +235,8 @@ def _extract(
             f"extract {', '.join(views)}: {found.n_images:,} images, {found.n_settled_before:,} "
             f"were there, {found.n_decoded:,} extracted now, {found.n_failed:,} in the ledger"
         )
-    return found
+        reports.append(found)
+    return max(reports, key=lambda found: found.n_failed)
 
 
 def _train(
@@ -245,10 +248,20 @@ def _train(
 ) -> tuple[list[Path], list[Path]]:
     """The run folders of a fold, and those of them that were trained now."""
     out = settings.out / "runs" / fold.name
-    missing = [h for h in recipe.head if not _is_trained(recipe, h, settings, fold, out / h.label)]
+    missing = [
+        section
+        for section in recipe.head
+        if not is_trained(
+            out / section.label,
+            section,
+            recipe,
+            store=_store(settings),
+            manifest=fold.manifest.fingerprint(),
+        )
+    ]
     for section in recipe.head:
         if section not in missing:
-            _bring_up_to_date(recipe, out / section.label)
+            bring_up_to_date(out / section.label, recipe)
     where = f" on {fold.name}" if fold.name else ""
     labels = [section.label for section in recipe.head]
     if not missing:
@@ -270,60 +283,16 @@ def _train(
     return [out / label for label in labels], made
 
 
-def _is_trained(
-    recipe: Recipe, section: HeadSection, settings: Settings, fold: Fold, folder: Path
-) -> bool:
-    """Whether the run is of this head, these settings, these images and these features."""
-    if not (folder / RECIPE_FILE).is_file() or not (folder / "config.json").is_file():
-        return False
-    config, before = read_config(folder), read_recipe(folder / RECIPE_FILE)
-    features = features_found(open_store(_store(settings)), list(config.get("features", {})))
-    recorded = {name: value["fingerprint"] for name, value in config.get("features", {}).items()}
-    return (
-        before.head == (section,)
-        and before.train == recipe.train
-        and config.get("manifest_fingerprint") == fold.manifest.fingerprint()
-        and recorded == {name: value["fingerprint"] for name, value in features.items()}
-    )
-
-
-def _bring_up_to_date(recipe: Recipe, folder: Path) -> None:
-    """What the recipe says today of a run that stays: title, test settings, expectations."""
-    before = read_recipe(folder / RECIPE_FILE)
-    today = recipe.with_heads(before.head)
-    now = before.model_copy(
-        update={name: getattr(today, name) for name in type(recipe).model_fields
-                if name not in ("head", "train", "backbones")}
-    )  # fmt: skip
-    if now != before:
-        write_text(folder / RECIPE_FILE, now.to_yaml())
-
-
 def _evaluate(
     recipe: Recipe, settings: Settings, run: Path, on_step: Callable[[str], None]
 ) -> None:
-    if _is_evaluated(recipe, run):
+    if is_evaluated(run, splits=recipe.evaluate.splits, views=_views(recipe)):
         on_step(f"evaluate {run.name}: was there")
         return
     if not (run / "config.json").is_file():
         raise TrainError(f"run {run}: expected a trained head, found none. Run again.")
     evaluate([run], views=_views(recipe), clip=settings.clip, device=settings.device)
     on_step(f"evaluate {run.name}: scored now")
-
-
-def _is_evaluated(recipe: Recipe, run: Path) -> bool:
-    if not (run / METRICS_FILE).is_file() or not (run / PREDICTIONS_FILE).is_file():
-        return False
-    record, config = read_json(run / METRICS_FILE), read_config(run)
-    tested = {row["split"] for row in record["table"]}
-    views = {row["view"] for row in record["table"]}
-    return (
-        record["weights_sha256"] == config["weights_sha256"]
-        and record["predictions"] == file_digest(run / PREDICTIONS_FILE)
-        and record["evaluated_on"]["manifest_fingerprint"] == config["manifest_fingerprint"]
-        and set(recipe.evaluate.splits) <= tested
-        and set(_views(recipe)) <= views
-    )
 
 
 def _needs(heads: Sequence[HeadSection]) -> list[str]:
@@ -350,6 +319,13 @@ def _stand_ins(recipe: Recipe, settings: Settings) -> list[str]:
 
 def _store(settings: Settings) -> str | Path:
     return settings.store or settings.out / "store"
+
+
+@contextmanager
+def _timed(step: str, seconds: dict[str, float]) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[step] = time.perf_counter() - began
 
 
 def _roots(settings: Settings) -> Roots:
