@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clare_cache import metrics
 from clare_cache.audit.gather import pools
 from clare_cache.seeds import generator_for
-from clare_cache.types import FAKE
+from clare_cache.types import FAKE, OnProgress, Progress, ignore_progress
 
 TRAITS: dict[str, tuple[str, ...]] = {
     "format": ("format", "mode"),
@@ -32,6 +32,7 @@ _CATEGORIES = ("format", "mode", "jpeg_tables", "subsampling", "profile")
 _MOST_CATEGORIES = 12
 FOLDS = 5
 N_RESAMPLES = 200
+MOST_IMAGES = 20_000
 SHORTCUT_FROM, HINT_FROM = 0.70, 0.55
 """Lower bounds of the AUC's interval from which there is a shortcut, or a hint of one."""
 
@@ -81,14 +82,20 @@ class Audit:
         return any(finding.verdict == "shortcut" for finding in self.findings)
 
 
-def audit_shortcuts(table: pd.DataFrame, *, seed: int = 0) -> Audit:
-    """What the traits of `gather_traits` say about the labels, generator by generator."""
-    return Audit(
-        tuple(
-            _found(_by_id(images), source, generator, seed=seed)
-            for source, generator, images in pools(table)
-        )
-    )
+def audit_shortcuts(
+    table: pd.DataFrame, *, seed: int = 0, on_progress: OnProgress = ignore_progress
+) -> Audit:
+    """What the traits of `gather_traits` say about the labels, generator by generator.
+
+    Of a comparison with more than MOST_IMAGES so many are used, those with the lowest ids.
+    """
+    comparisons = list(pools(table))
+    findings = []
+    for n_done, (source, generator, images) in enumerate(comparisons, start=1):
+        findings.append(_found(_by_id(images).head(MOST_IMAGES), source, generator, seed=seed))
+        total = len(comparisons)
+        on_progress(Progress(what="audit", done=n_done, total=total, unit="comparison"))
+    return Audit(tuple(findings))
 
 
 def _by_id(images: pd.DataFrame) -> pd.DataFrame:

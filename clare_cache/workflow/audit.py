@@ -97,7 +97,7 @@ def audit_manifest(
             f"manifest audit: {len(failures)} of {len(rows)} images cannot be looked at below "
             f"{root}, the first is {failures[0].path}: {failures[0].reason}. Correct --root."
         )
-    audited = audit_shortcuts(_sampled(table, per) if found else table)
+    audited = audit_shortcuts(_sampled(table, per) if found else table, on_progress=on_progress)
     return AuditReport(
         audit=audited,
         advice=tuple(advice_on(audited, name=_name(manifest), through=through)),

@@ -13,6 +13,7 @@ MINIATURES: dict[str, Miniature] = {
     ),
     "genimage": Miniature("genimage", trees._files(trees.GENIMAGE), trees.GENIMAGE),
     "df40": Miniature("df40", faces.write_df40_lists, faces.DF40_LISTS, n_absent=1),
+    "df40-tests": Miniature("df40", faces.write_df40_tests, faces.DF40_TESTS),
     "df40-folders": Miniature("df40", faces.write_df40_folders, faces.DF40_FOLDERS),
     "deepfakebench": Miniature("deepfakebench", faces.write_bench, faces.BENCH),
     "synthbuster": Miniature("synthbuster", trees._synthbuster, trees.SYNTHBUSTER),

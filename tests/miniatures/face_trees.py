@@ -104,6 +104,68 @@ def _df40_list_rows() -> tuple[Row, ...]:
 DF40_LISTS = _df40_list_rows()
 
 
+EFS = [
+    "DiT",
+    "SiT",
+    "StyleGAN2",
+    "StyleGAN3",
+    "StyleGANXL",
+    "VQGAN",
+    "ddim",
+    "pixart",
+    "rddm",
+    "sd2.1",
+]
+OWN = ["heygen", "MidJourney", "whichisreal", "stargan", "starganv2", "styleclip", "CollabDiff"]
+
+
+def _df40_test_rows() -> tuple[Row, ...]:
+    rows: list[Row] = [(f"{CDF}/Celeb-real/frames/id0_0000/000.png", 0, "test", CDF, "real")]
+    for method in EFS:
+        # sd2.1 alone keeps in its archive the names that the lists have.
+        folder = "Celeb-real" if method == "sd2.1" else "Fake_from_Celeb-real"
+        path = f"DF40/{method}/cdf/{folder}/frames/id0_0000/000.png"
+        rows.append((path, 1, "test", CDF, method))
+    for method in OWN:
+        rows.append((f"DF40/{method}/real/a.png", 0, "test", method, "real"))
+        rows.append((f"DF40/{method}/fake/a.png", 1, "test", method, method))
+    return tuple(rows)
+
+
+DF40_TESTS = _df40_test_rows()
+
+
+def write_df40_tests(root: Path) -> None:
+    """The 17 lists of CLaRE's test sets, with a frame or two each."""
+    real = f"{PREFIX}/{CDF}/Celeb-real/frames/id0_0000/000.png"
+    for method in EFS:
+        fake = f"{PREFIX}/DF40/{method}/cdf/Celeb-real/frames/id0_0000/000.png"
+        _put_list(
+            root,
+            f"{method}_cdf",
+            {
+                f"{method}_{word}": {"test": {"id0_0000": entry(f"{method}_{word}", [path])}}
+                for word, path in (("Real", real), ("Fake", fake))
+            },
+        )
+    for method in OWN:
+        _put_list(
+            root,
+            method,
+            {
+                f"{method}_{word}": {
+                    "test": {
+                        "a": entry(
+                            f"{method}_{word}", [f"{PREFIX}/DF40/{method}/{word.lower()}/a.png"]
+                        )
+                    }
+                }
+                for word in ("Real", "Fake")
+            },
+        )
+    put(root, *(row[0] for row in DF40_TESTS))
+
+
 def _df40_folder_rows() -> tuple[Row, ...]:
     rows: list[Row] = []
     for method in ("pixart", "simswap"):
@@ -132,6 +194,13 @@ def write_df40_folders(root: Path) -> None:
     put_text(root, f"{CDF}/List_of_testing_videos.txt", "1 Celeb-real/id0_0000.mp4\n")
 
 
+FF_OTHERS = {
+    "FF-F2F": ("Face2Face", "Face2Face"),
+    "FF-FS": ("FaceSwap", "FaceSwap"),
+    "FF-NT": ("NeuralTextures", "NeuralTextures"),
+}
+
+
 def _bench_rows() -> tuple[Row, ...]:
     fake = f"{FF}/manipulated_sequences/Deepfakes/c23/frames"
     rows: list[Row] = []
@@ -141,6 +210,9 @@ def _bench_rows() -> tuple[Row, ...]:
     rows += [(path, 1, "val", FF, "Deepfakes") for path in video(f"{fake}/800_801", 0)]
     rows += [(path, 0, "test", FF, "real") for path in video(ff_real("953"), 0)]
     rows += [(path, 1, "test", FF, "Deepfakes") for path in video(f"{fake}/953_974", 0)]
+    for folder, maker in FF_OTHERS.values():
+        path = f"{FF}/manipulated_sequences/{folder}/c23/frames/953_974/000.png"
+        rows.append((path, 1, "test", FF, maker))
     celeb = f"{CDF}/Celeb-real/frames/id0_0000"
     made = f"{CDF}/Celeb-synthesis/frames/id0_id1_0000"
     rows += [(path, 0, "test", CDF, "real") for path in video(celeb, 0)]
@@ -177,6 +249,9 @@ def write_bench(root: Path) -> None:
         "FF-DF": {split: made for split, (_, made) in parts.items()},
     }
     _put_list(root, "FF-DF", content)
+    for label, (folder, _) in FF_OTHERS.items():
+        frames = video(f"{FF}/manipulated_sequences/{folder}/c23/frames/953_974", 0)
+        _put_list(root, label, {label: {"test": {"c23": {"953_974": entry(label, frames)}}}})
     real = {"id0_0000": entry("CelebDFv2_real", video(f"{CDF}/Celeb-real/frames/id0_0000", 0))}
     made = f"{CDF}/Celeb-synthesis/frames/id0_id1_0000"
     fakes = {"id0_id1_0000": entry("CelebDFv2_fake", video(made, 0))}

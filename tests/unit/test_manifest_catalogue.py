@@ -17,6 +17,10 @@ MINIATURE_OF = {
     "clare/train-41k": "df40",
     "clare/train-82k": "df40",
     "clare/train-164k": "df40",
+    "clare/tests-poster": "df40-tests",
+    "clare/tests-readme": "df40-tests",
+    "deepfakebench/celeb-df-v2": "deepfakebench",
+    "deepfakebench/ff-c23": "deepfakebench",
     "df40/all": "df40",
     "forensynths/all": "forensynths",
     "forensynths/train": "forensynths",
@@ -62,6 +66,23 @@ def test_every_layout_of_a_published_data_set_has_a_description():
     described = {part.layout for name in NAMES for part in read_data_set(name).parts}
     own = {"folder", "csv", "hf-imagefolder", "webdataset", "lare-list"}
     assert described | own == set(LAYOUTS)
+
+
+def test_every_data_set_has_a_miniature():
+    assert set(MINIATURE_OF) == set(NAMES)
+
+
+def test_clares_test_sets(tmp_path: Path):
+    root = tmp_path / "images"
+    MINIATURES["df40-tests"].write(root)
+    poster = build_manifest("clare/tests-poster", root).manifest.rows
+    assert set(poster["generator"]) - {"real"} == {
+        *("CollabDiff", "stargan", "starganv2", "styleclip", "MidJourney"),
+        *("sd2.1", "rddm", "whichisreal", "heygen"),
+    }
+    readme = build_manifest("clare/tests-readme", root)
+    assert readme.failures == ()
+    assert readme.manifest.rows["generator"].nunique() == 17 + 1
 
 
 @pytest.mark.parametrize("name", MINIATURE_OF)
