@@ -40,6 +40,8 @@ class ManifestSection(_Section):
 
     train: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     """Fold → data sets; a plain list is the one fold without a name."""
+    share: Mapping[str, float] = Field(default_factory=dict)
+    """Fold → share of its training images that is used, whole groups drawn by `train.seed`."""
     val: tuple[str, ...] = ()
     """Empty: the val images of the training data sets; where there are none, groups held out."""
     test: tuple[str, ...] = ()
@@ -143,6 +145,16 @@ class Recipe(_Section):
             f"head {head.label}: fold {head.fold} is not in manifest.train"
             for head in self.head
             if head.fold not in folds
+        ]
+        faults += [
+            f"manifest.share: fold {fold} is not in manifest.train"
+            for fold in self.manifest.share
+            if fold not in folds
+        ]
+        faults += [
+            f"manifest.share.{fold}: expected more than 0 and at most 1, found {share:g}"
+            for fold, share in self.manifest.share.items()
+            if not 0 < share <= 1
         ]
         labels = {head.label for head in self.head}
         faults += [

@@ -79,7 +79,9 @@ def compare_run(
         comparison
         for item in expected
         if item.is_about(label)
-        for comparison in _compare(found, item, label, bootstrap)
+        for comparison in _compare(
+            found, item.of_head(found.config.get("options") or {}), label, bootstrap
+        )
     ]
 
 

@@ -136,10 +136,15 @@ def rows_of(expected: Expectation) -> "pd.DataFrame":
     return mine
 
 
-def check_expectations(expected: Sequence[Expectation]) -> None:
-    """Raises ReportError listing every table, row and average that is not as expected."""
+def check_expectations(
+    expected: Sequence[Expectation], options: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Raises ReportError listing every table, row and average that is not as expected.
+
+    `options` are those of each head that something is expected of, by label.
+    """
     faults = []
-    for item in expected:
+    for item in _each_row(expected, options):
         try:
             rows = rows_of(item)
         except ReportError as error:
@@ -153,6 +158,18 @@ def check_expectations(expected: Sequence[Expectation]) -> None:
                     f"found {average:g}"
                 )
     raise_faults(ReportError, "published numbers", faults)
+
+
+def _each_row(
+    expected: Sequence[Expectation], options: Mapping[str, Mapping[str, Any]]
+) -> list[Expectation]:
+    """The rows that are expected, those of a sweep one for each of its heads."""
+    found: dict[str, Expectation] = {}
+    for item in expected:
+        swept = [options[label] for label in options if item.is_about(label)]
+        for row in [item.of_head(each) for each in swept] if "{" in item.variant else [item]:
+            found.setdefault(row.model_dump_json(exclude={"heads"}), row)
+    return list(found.values())
 
 
 def printed_average(name: str, rows: "pd.DataFrame", metric: str) -> float | None:

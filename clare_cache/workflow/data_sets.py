@@ -128,7 +128,13 @@ def compose_folds(
 
     tested = rows("test", section.test)
     folds = {
-        fold: _joined([rows("train", chosen), rows("val", section.val or chosen), tested])
+        fold: _joined(
+            [
+                _drawn(rows("train", chosen), section.share.get(fold, 1.0), seed),
+                rows("val", section.val or chosen),
+                tested,
+            ]
+        )
         for fold, chosen in section.train.items()
     }
     if not section.protocol:
@@ -178,6 +184,14 @@ def _divided(manifest: Manifest, seed: int) -> Manifest:
     if (manifest.rows["split"] != "").any():
         return manifest
     return split_by_group(manifest, {"train": 1 - TEST_SHARE, "test": TEST_SHARE}, seed=seed)
+
+
+def _drawn(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """This share of the images, whole groups, real and fake of every generator alike."""
+    if share == 1:
+        return rows
+    kept = split_by_group(Manifest.from_rows(rows), {"train": share, "left": 1 - share}, seed=seed)
+    return kept.where(split="train").rows
 
 
 def _joined(parts: Sequence[pd.DataFrame]) -> Manifest:

@@ -77,13 +77,15 @@ def test_no_heads_and_heads_of_one_name():
 def test_heads_and_folds_that_are_not_there():
     sections = {
         "about": {"title": "x"},
-        "manifest": {"train": {"one": ["a"]}},
+        "manifest": {"train": {"one": ["a"]}, "share": {"one": 1.5, "three": 0.5}},
         "head": [{"family": "rine", "fold": "two"}],
         "expect": [{"table": "rine/table-2", "method": "UFD", "heads": ["ufd"]}],
     }
     assert message_of(lambda: parse_recipe(sections, where="r")) == (
         "recipe r: 1 fault\n"
         "  - recipe: head rine: fold two is not in manifest.train; "
+        "manifest.share: fold three is not in manifest.train; "
+        "manifest.share.one: expected more than 0 and at most 1, found 1.5; "
         "expect rine/table-2: head ufd is not in the recipe"
     )
 
@@ -96,7 +98,7 @@ def test_published_rows_that_are_not_there():
                     average={"AP": 93.4}),
     ]  # fmt: skip
     with pytest.raises(ReportError) as caught:
-        check_expectations(rows)
+        check_expectations(rows, {})
     assert str(caught.value) == (
         "published numbers: 3 faults\n"
         "  - published table rine/table-9: there is none of that name. Tables: "
@@ -108,6 +110,16 @@ def test_published_rows_that_are_not_there():
         "CLaRE, Cross-attention, DF40 EFS 164k.\n"
         "  - ufd/slides-ap: AP of UFD linear, ProGAN 20-class: expected the printed average 93.38, "
         "found 93.4"
+    )
+
+
+def test_a_published_row_for_an_option_that_the_head_lacks():
+    row = Expectation(table="rine/grid", method="RINE", variant="q={depht}")
+    with pytest.raises(ReportError) as caught:
+        row.of_head({"depth": 2, "width": 8})
+    assert str(caught.value) == (
+        "published row rine/grid: expected options depth, width in braces, found q={depht}. "
+        "Correct its variant."
     )
 
 
