@@ -1,6 +1,6 @@
 """The shortcut audit as the user calls it, with what to do about what it finds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from clare_cache.audit import (
     gather_traits,
     score_matched,
 )
-from clare_cache.errors import ImageError, ManifestError
+from clare_cache.errors import ImageError, ManifestError, ReportError, raise_faults
 from clare_cache.evaluate import read_predictions
 from clare_cache.images import View, find_view
 from clare_cache.manifest import Manifest
@@ -71,7 +71,8 @@ def audit_manifest(
 
     `per` images of each source and generator are looked at (None: all; with runs always all).
     `through` a view, the pictures that it makes are audited instead of the files. Raises
-    ManifestError when real or fake images are absent, or no file can be looked at.
+    ManifestError when real or fake images are absent, or no file can be looked at; ReportError
+    for runs that scored nothing of this.
     """
     rows = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
     if splits:
@@ -84,6 +85,7 @@ def audit_manifest(
         )
     found = find_runs(runs) if runs else []
     predictions = {str(run): read_predictions(run / PREDICTIONS_FILE) for run in found}
+    _refuse_foreign_runs(predictions, rows, view)
     table, failures = gather_traits(
         rows,
         root,
@@ -165,4 +167,25 @@ def _name(manifest: str | Path | Manifest) -> str:
 def _sampled(table: pd.DataFrame, per: int | None) -> pd.DataFrame:
     if per is None:
         return table
-    return table.groupby(["source", "generator"], sort=False).head(per)
+    # Ids are hashes: the lowest are as good as drawn.
+    by_id = table.sort_values("image_id")
+    return by_id.groupby(["source", "generator"], sort=False).head(per)
+
+
+def _refuse_foreign_runs(
+    predictions: Mapping[str, pd.DataFrame], rows: Manifest, view: str
+) -> None:
+    """Raise ReportError for runs that scored nothing of this manifest in this view."""
+    ids = set(rows.image_ids)
+    faults = []
+    for run, scores in predictions.items():
+        if view not in set(scores["view"]):
+            views = ", ".join(sorted(scores["view"].unique()))
+            faults.append(f"{run}: has no scores of view {view}, found {views}")
+        elif not ids & set(scores["image_id"]):
+            faults.append(
+                f"{run}: none of its {scores['image_id'].nunique()} images is among these"
+            )
+    raise_faults(
+        ReportError, "manifest audit --runs", faults, advice="Give runs that scored this manifest."
+    )

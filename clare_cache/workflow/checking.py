@@ -64,6 +64,8 @@ def check_manifest(
     """
     unknown = [f"--accept {kind}: there is no such kind" for kind in accept if kind not in KINDS]
     raise_faults(ManifestError, "manifest check", unknown, advice=f"Kinds: {', '.join(KINDS)}.")
+    if not Path(root).is_dir():
+        raise ManifestError(f"manifest check: there is no folder {root}. Correct --root.")
     faults = check(manifest, root, probe=probe, workers=workers, on_progress=on_progress)
     absent = [fault.where for fault in faults if fault.kind == "absent"]
     found = reconcile(manifest, root, absent)

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from clare_cache.errors import ManifestError
+from clare_cache.errors import ManifestError, ReportError
+from clare_cache.manifest import Manifest
 from clare_cache.workflow.audit import audit_manifest
 from tests.shortcut_data import write_data_set, write_photographs, write_run
 
@@ -105,3 +106,28 @@ def test_what_a_view_leaves(command, tmp_path):
     done = command("manifest", "audit", "m.csv", "--through", "sharp", folder=tmp_path)
     assert done.status == 1
     assert "error: manifest audit: --through sharp: expected one of clean, jpeg-qQ" in done.err
+
+
+def test_runs_of_another_manifest(tmp_path):
+    manifest = write_data_set(tmp_path / "data", n=8, ridden=False)
+    other = write_data_set(tmp_path / "other", n=8, ridden=True)
+    run = write_run(tmp_path / "run", other, other.rows["label"].to_numpy(np.float64))
+    fakes = other.where(label=1)
+    assert not set(manifest.image_ids) & set(other.where(label=0).image_ids)
+    with pytest.raises(ReportError) as caught:
+        audit_manifest(manifest, root=tmp_path / "data", runs=[run], view="flip")
+    assert str(caught.value) == (
+        "manifest audit --runs: 1 fault\n"
+        f"  - {run}: has no scores of view flip, found clean\n"
+        "Give runs that scored this manifest."
+    )
+    strange = write_run(
+        tmp_path / "strange",
+        Manifest(other.where(label=0).rows),
+        np.zeros(len(other) - len(fakes)),
+    )
+    with pytest.raises(ReportError) as caught:
+        audit_manifest(manifest, root=tmp_path / "data", runs=[strange])
+    assert str(caught.value).splitlines()[1] == (
+        f"  - {strange}: none of its 8 images is among these"
+    )

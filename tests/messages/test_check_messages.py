@@ -153,3 +153,9 @@ def test_samples_are_drawn_and_shortages_said(command, leaky):
     assert "  - by: there is no column 'maker'\n" in done.err
     with pytest.raises(ManifestError):
         check_manifest(Manifest.read(leaky / "m.csv"), leaky, accept=["x"])
+
+
+def test_a_root_that_is_not_there(command, leaky):
+    done = command("manifest", "check", "m.csv", "--root", "nowhere", folder=leaky)
+    assert done.status == 1
+    assert done.err == "error: manifest check: there is no folder nowhere. Correct --root.\n"

@@ -155,3 +155,28 @@ def test_one_compression_is_taken_from_folders(tmp_path):
     for compression in ("c23", "c40"):
         rows = build_manifest("df40", root, compression=compression).manifest.rows
         assert rows["path"].tolist() == [f"{ff}/{compression}/frames/071/000.png"]
+
+
+def test_a_list_of_another_machine_loses_its_prefix(tmp_path):
+    root = tmp_path / "images"
+    put(root, "sdv5/train/ai/a.png", "sdv5/train/nature/b.JPEG")
+    lines = ["/data/someone/GenImage/lost.png 1", "/data/someone/GenImage/sdv5/train/ai/a.png 1"]
+    lines += ["/data/someone/GenImage/sdv5/train/nature/b.JPEG 0"]
+    put_text(tmp_path, "train_sdv5.txt", "\n".join(lines))
+    built = build_manifest("lare-list", root, table=tmp_path / "train_sdv5.txt")
+    assert built.manifest.rows["path"].tolist() == [
+        "sdv5/train/ai/a.png",
+        "sdv5/train/nature/b.JPEG",
+    ]
+    assert [failure.path for failure in built.failures] == ["lost.png"]
+    assert (
+        "left out, from the paths of train_sdv5.txt, the folder /data/someone/GenImage/: 1"
+        in built.remarks
+    )
+
+
+def test_fakes_in_folders_called_as_celeb_dfs_reals_are_fakes(tmp_path):
+    root = tmp_path / "images"
+    put(root, "DF40/sd2.1/cdf/Celeb-real/frames/id0_0000/0.png")
+    [label] = build_manifest("df40", root).manifest.rows["label"]
+    assert label == 1

@@ -55,7 +55,7 @@ class DeepfakeBench:
                 f"manifest build {self.name}: expected JSON lists in {root} or its dataset_json, "
                 "found none. Name them with --table."
             )
-        return list_videos(lists, walk(root), options, layout=self.name)
+        return list_videos(lists, walk(root), options)
 
 
 class Df40:
@@ -79,11 +79,11 @@ class Df40:
         lists = find_lists(root, options.tables)
         walked = walk(root)
         if lists:
-            return list_videos(lists, walked, options, layout=self.name)
-        return _by_folders(walked, root, options, layout=self.name)
+            return list_videos(lists, walked, options)
+        return _by_folders(walked, root, options)
 
 
-def list_videos(lists: list[Path], walked: Walked, options: Options, *, layout: str) -> Listing:
+def list_videos(lists: list[Path], walked: Walked, options: Options) -> Listing:
     """The frames that the lists name and the disk has; those it lacks are failures."""
     refuse_pick(options.pick)
     disk = DiskNames(walked.images)
@@ -130,17 +130,17 @@ def refuse_pick(pick: str) -> None:
 
 def _listed(path: str, listed: str, video: Video, label: int, split: str) -> Frame:
     maker = maker_of(listed, video.label)
-    source = domain_of(listed, video.dataset) or _own_source(listed, video, label)
+    source = domain_of(listed, video.dataset) or _own_source(listed, video)
     return frame_of(path, label=label, split=split, maker=maker, source=source, key=video.key)
 
 
-def _own_source(listed: str, video: Video, label: int) -> str:
+def _own_source(listed: str, video: Video) -> str:
     """The source of a set that brings its own reals: the set itself."""
     folders = PurePosixPath(listed).parts[:-1]
     return next((name for name in folders if name in DATASETS), None) or video.dataset
 
 
-def _by_folders(walked: Walked, root: Path, options: Options, *, layout: str) -> Listing:
+def _by_folders(walked: Walked, root: Path, options: Options) -> Listing:
     refuse_pick(options.pick)
     tests = _celeb_tests(root, walked)
     videos: dict[str, list[Frame]] = defaultdict(list)
@@ -167,7 +167,7 @@ def _by_folders(walked: Walked, root: Path, options: Options, *, layout: str) ->
     return Listing(
         entries,
         faults=[nothing, list(walked.unnameable)],
-        advice=f"`clare-cache manifest build --list` shows every layout; {layout} was asked for.",
+        advice="`clare-cache manifest build --list` shows every layout; df40 was asked for.",
         failures=list(walked.failures),
         other_files=walked.other_files,
         left_out=+left_out,
@@ -179,6 +179,8 @@ def _placed(path: PurePosixPath, celeb_tests: frozenset[str]) -> Frame | None:
     folders = path.parts[:-1]
     if {"masks", "landmarks"} & set(folders):
         return None
+    if {"ff", "cdf"} & {name.lower() for name in folders}:
+        return _df40_placed(path)  # some of its archives keep Celeb-DF's folder names
     for name, label in _CELEB_FOLDERS.items():
         if name in folders and "frames" in folders:
             video = f"{name}/{folders[-1]}"

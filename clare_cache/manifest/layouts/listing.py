@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from clare_cache.manifest.walk import Walked, walk
+from clare_cache.manifest.walk import walk
 from clare_cache.types import Failure
 
 
@@ -105,11 +105,7 @@ def list_tree(root: Path, place: Place, *, layout: Layout) -> Listing:
 
     A fault when not one has a place: then the root is not such a tree.
     """
-    return place_all(walk(root), place, root=root, layout=layout)
-
-
-def place_all(walked: Walked, place: Place, *, root: Path, layout: Layout) -> Listing:
-    """As `list_tree`, of files that were walked already."""
+    walked = walk(root)
     entries, left_out, first = [], Counter[str](), ""
     for path in walked.images:
         entry = place(PurePosixPath(path))
