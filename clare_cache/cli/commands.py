@@ -8,6 +8,7 @@ from clare_cache import __version__
 from clare_cache.cli import (
     demo,
     doctor,
+    estimate,
     head,
     manifest,
     protocol,
@@ -31,7 +32,11 @@ app = typer.Typer(
 app.add_typer(
     manifest.app, name="manifest", help="Lists of images: build, check, split, sample, audit."
 )
-app.add_typer(store.app, name="store", help="Look after stores: info, verify.")
+app.add_typer(
+    store.app,
+    name="store",
+    help="Look after stores: info, status, diff, verify, repair, merge, prune, export.",
+)
 app.add_typer(head.app, name="head", help="Authors' checkpoints: import, export, card.")
 app.add_typer(weights.app, name="weights", help="Networks without network: fetch, check.")
 app.add_typer(recipe.app, name="recipe", help="Experiments as data: list, show, check, compare.")
@@ -42,6 +47,7 @@ app.add_typer(published.app, name="published", help="Tables of the literature: l
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(run.run)
+app.command()(estimate.estimate)
 app.command()(stage_one.extract)
 app.command()(stage_two.train_head)
 app.command()(stage_two.evaluate)

@@ -24,6 +24,22 @@ def count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def spoken_seconds(seconds: float) -> str:
+    """`2 h 5 min`, `3 min 20 s`."""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
+
+
+def spoken_bytes(nbytes: int) -> str:
+    """`52.4 GB`: three digits, in powers of a thousand."""
+    size = float(nbytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB"
+
+
 def print_result(text: str) -> None:
     """A line of the result."""
     typer.echo(text)

@@ -2,20 +2,41 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clare_cache.backbones.config import ClipConfig, ErrorMapConfig, preprocessing_settings
+from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
+from clare_cache.cli.estimate import print_estimate
 from clare_cache.cli.options import (
+    ALL_FEATURES,
     AsJson,
+    BatchSizeOrAuto,
+    BlockRows,
     Clip,
+    DecodeIn,
     Device,
+    DryRun,
+    Dtype,
+    Ensemble,
+    Features,
+    Geometry,
     ManifestFile,
+    NoiseSeed,
+    Preprocessing,
+    Prompt,
+    RetryFailed,
     Root,
     Sd,
+    SizePx,
     StorePlace,
+    Tap,
+    Timestep,
+    Views,
     Workers,
+    image_tower,
+    read_batch_size,
+    split_names,
 )
 from clare_cache.cli.output import print_failures, print_json, print_result, print_table, say
 from clare_cache.cli.progress import show_progress
@@ -29,76 +50,30 @@ LIMITS = {
     "write": ": a faster disk may help",
 }
 """What to do about a stage that others wait for."""
-ALL_FEATURES = "error_map,clip_patch_tokens,clip_block_cls,clip_embedding"
 
 
 def extract(
     manifest: ManifestFile,
     store: StorePlace,
     root: Root = Path(),
-    features: Annotated[
-        str,
-        typer.Option(
-            help="Arrays to make, comma-separated; also error_map_signed, vae_latent, "
-            "clip_layer3_map. Error maps of other timesteps and draws: error_map-t280-n8."
-        ),
-    ] = ALL_FEATURES,
-    views: Annotated[
-        str,
-        typer.Option(
-            help="Views to make, comma-separated: clean, jpeg-q50, blur-s2, resize-x0.5, "
-            "crop-f0.8, noise-s10, flip, share-1, aug-000, tencrop-0, rine-code-blur, "
-            "matched-jpeg-q90 (every picture of one size, format and quality) …"
-        ),
-    ] = "clean",
+    features: Features = ALL_FEATURES,
+    views: Views = "clean",
     sd: Sd = None,
     clip: Clip = None,
-    size_px: Annotated[int, typer.Option(help="Error map: side of the picture.")] = (
-        ERROR_MAP.size_px
-    ),
-    timestep: Annotated[int, typer.Option(help="Error map: step of the noise schedule.")] = (
-        ERROR_MAP.timestep
-    ),
-    ensemble: Annotated[int, typer.Option(help="Error map: noise draws averaged.")] = (
-        ERROR_MAP.ensemble
-    ),
-    prompt: Annotated[str, typer.Option(help="Error map: the text for every image.")] = (
-        ERROR_MAP.prompt
-    ),
-    seed: Annotated[int, typer.Option(help="Error map: base of the noise.")] = ERROR_MAP.seed,
-    geometry: Annotated[
-        str,
-        typer.Option(
-            help="CLIP: center-crop (no resizing), resize-crop, squash, center-crop-reflected or "
-            "opencv-squash."
-        ),
-    ] = CLIP.geometry,
-    preprocessing: Annotated[
-        str | None,
-        typer.Option(
-            help="CLIP: as a published system tests, in place of --geometry: rine, ufd, clip, "
-            "lare2 or clare."
-        ),
-    ] = None,
-    tap: Annotated[
-        str,
-        typer.Option(help="clip_block_cls: mlp_input (RINE's code) or block_output (its paper)."),
-    ] = CLIP.tap,
-    dtype: Annotated[
-        str, typer.Option(help="Precision of UNet and CLIP: float32, tf32, float16, bfloat16.")
-    ] = "float32",
+    size_px: SizePx = ERROR_MAP.size_px,
+    timestep: Timestep = ERROR_MAP.timestep,
+    ensemble: Ensemble = ERROR_MAP.ensemble,
+    prompt: Prompt = ERROR_MAP.prompt,
+    seed: NoiseSeed = ERROR_MAP.seed,
+    geometry: Geometry = CLIP.geometry,
+    preprocessing: Preprocessing = None,
+    tap: Tap = CLIP.tap,
+    dtype: Dtype = "float32",
     device: Device = "auto",
-    batch_size: Annotated[
-        str, typer.Option(help="Images per forward pass; auto tries out what pays on this device.")
-    ] = "16",
+    batch_size: BatchSizeOrAuto = "16",
     workers: Workers = 2,
-    decode_in: Annotated[
-        str,
-        typer.Option(help="Read and decode in threads, or in as many processes of their own."),
-    ] = "threads",
-    block_rows: Annotated[
-        int | None, typer.Option(min=1, help="New stores: images committed together.")
-    ] = None,
+    decode_in: DecodeIn = "threads",
+    block_rows: BlockRows = None,
     cluster: Annotated[
         str | None,
         typer.Option(help="local:N worker processes, cuda (one per GPU), or slurm:FILE (YAML)."),
@@ -116,9 +91,7 @@ def extract(
         int | None,
         typer.Option(min=1, envvar="SLURM_ARRAY_TASK_COUNT", help="Processes side by side."),
     ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try images that are in the ledger again.")
-    ] = False,
+    retry_failed: RetryFailed = False,
     codec: Annotated[
         list[str],
         typer.Option(
@@ -133,39 +106,45 @@ def extract(
             help="Make error maps from the store's vae_latent: no image is opened, no VAE runs.",
         ),
     ] = False,
+    dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Run the frozen networks once per image into a store; a second call does what is missing."""
     from clare_cache.manifest import Manifest
+    from clare_cache.workflow.estimate import estimate
     from clare_cache.workflow.features import extract as extract_into
 
-    shown: dict[str, Any] = {"geometry": geometry}
-    if preprocessing is not None:
-        shown = preprocessing_settings(preprocessing)
+    asked: dict[str, Any] = {
+        "root": root,
+        "features": split_names(features),
+        "views": split_names(views),
+        "sd": sd,
+        "clip": clip,
+        "error_map": ErrorMapConfig(
+            size_px=size_px,
+            timestep=timestep,
+            ensemble=ensemble,
+            prompt=prompt,
+            seed=seed,
+            dtype=dtype,
+        ),
+        "image_tower": image_tower(geometry, preprocessing, tap=tap, dtype=dtype),
+        "device": device,
+        "batch_size": read_batch_size(batch_size),
+        "workers": workers,
+        "decode_in": decode_in,
+        "block_rows": block_rows,
+        "retry_failed": retry_failed,
+    }
+    rows = Manifest.read(manifest)
+    if dry_run:
+        print_estimate(estimate(rows, store, **asked), title=store, n_workers=1, json=json)
+        return
     with show_progress() as on_progress:
         report = extract_into(
-            Manifest.read(manifest),
+            rows,
             store,
-            root=root,
-            features=[name.strip() for name in features.split(",") if name.strip()],
-            views=[name.strip() for name in views.split(",") if name.strip()],
-            sd=sd,
-            clip=clip,
-            error_map=ErrorMapConfig(
-                size_px=size_px,
-                timestep=timestep,
-                ensemble=ensemble,
-                prompt=prompt,
-                seed=seed,
-                dtype=dtype,
-            ),
-            image_tower=ClipConfig(**shown, tap=tap, dtype=dtype),
-            device=device,
-            batch_size=_batch_size(batch_size),
-            workers=workers,
-            decode_in=decode_in,  # type: ignore[arg-type]  # checked there, with all else
-            block_rows=block_rows,
-            retry_failed=retry_failed,
+            **asked,
             from_latents=from_latents,
             codec=_codecs(codec),
             cluster=cluster,
@@ -189,14 +168,6 @@ def extract(
         by_image = {line.image_id: vars(line) for line in report.failures}
         print_failures(list(by_image.values()))
         raise typer.Exit(3)
-
-
-def _batch_size(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"--batch-size {text}: expected auto or a number from 1")
-    return int(text)
 
 
 def _codecs(asked: Sequence[str]) -> str | dict[str, str] | None:

@@ -5,21 +5,37 @@ from typing import Annotated, Any
 
 import typer
 
+from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
+from clare_cache.cli import store_changes
 from clare_cache.cli.options import (
+    ALL_FEATURES,
     AsJson,
     BatchSize,
     Clip,
     Device,
-    DryRun,
+    Dtype,
+    Ensemble,
+    Features,
+    Geometry,
     Manifests,
+    NoiseSeed,
+    Preprocessing,
+    Prompt,
     Root,
     Sd,
+    SizePx,
     StorePlace,
+    Tap,
+    Timestep,
+    Views,
     Workers,
+    image_tower,
+    split_names,
 )
-from clare_cache.cli.output import count, print_json, print_result, print_table
+from clare_cache.cli.output import count, print_json, print_result, print_table, spoken_seconds
 from clare_cache.cli.progress import show_progress
 
+ERROR_MAP, CLIP = ErrorMapConfig(), ClipConfig()
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -92,7 +108,7 @@ def status(store: StorePlace, json: AsJson = False) -> None:
                 f"{item.n_done:,} of {item.n_asked:,}",
                 f"{item.n_failed:,}",
                 "–" if item.images_per_second is None else f"{item.images_per_second:,.1f}",
-                "–" if item.eta_seconds is None else _spoken(item.eta_seconds),
+                "–" if item.eta_seconds is None else spoken_seconds(item.eta_seconds),
                 "–" if item.newest is None else f"{item.newest:%Y-%m-%d %H:%M:%S} UTC",
             ]
             for item in found
@@ -165,59 +181,74 @@ def verify(
 
 
 @app.command()
-def repair(
+def diff(
     store: StorePlace,
-    manifest: Manifests = [],  # noqa: B006
-    root: Root = Path(),
-    dry_run: DryRun = False,
-    sd: Sd = None,
-    clip: Clip = None,
-    device: Device = "auto",
-    batch_size: BatchSize = 16,
-    workers: Workers = 2,
+    other: Annotated[
+        str | None, typer.Argument(help="Another store, whose content is asked for.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe whose heads' needs are asked for.")
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help="Images that are asked for.")] = None,
+    features: Features = ALL_FEATURES,
+    views: Views = "clean",
+    size_px: SizePx = ERROR_MAP.size_px,
+    timestep: Timestep = ERROR_MAP.timestep,
+    ensemble: Ensemble = ERROR_MAP.ensemble,
+    prompt: Prompt = ERROR_MAP.prompt,
+    seed: NoiseSeed = ERROR_MAP.seed,
+    geometry: Geometry = CLIP.geometry,
+    preprocessing: Preprocessing = None,
+    tap: Tap = CLIP.tap,
+    dtype: Dtype = "float32",
     json: AsJson = False,
 ) -> None:
-    """Mend what `verify` finds: make damaged blocks again, remove orphans, touch nothing else.
+    """Why a store does or does not fit a request: another store, a recipe, or extract's options.
 
-    Not while an extraction writes to the store.
+    Status 1 if it does not fit. Weights are compared with another store's alone.
     """
     from clare_cache.manifest import Manifest
-    from clare_cache.workflow.again import Weights
-    from clare_cache.workflow.repair import repair as repair_store
+    from clare_cache.recipe import read_recipe
+    from clare_cache.store import open_store
+    from clare_cache.workflow import fit
 
-    with show_progress() as on_progress:
-        report = repair_store(
-            store,
-            load_backbones=Weights(sd, clip, device),
-            root=root,
-            manifests=[Manifest.read(path) for path in manifest],
-            batch_size=batch_size,
-            workers=workers,
-            dry_run=dry_run,
-            on_progress=on_progress,
-        )
-    if json:
-        print_json(
-            {
-                "found": [vars(fault) for fault in report.found],
-                "left": [vars(fault) for fault in report.left],
-                "reasons": report.reasons,
-                "n_images": report.n_images,
-            }
+    if other is not None and recipe is not None:
+        raise typer.BadParameter("expected another store or --recipe, found both")
+    rows = None if manifest is None else Manifest.read(manifest)
+    if other is not None:
+        request = fit.request_of_store(open_store(other), manifest=rows)
+    elif recipe is not None:
+        request = fit.request_of_recipe(
+            read_recipe(recipe), views=split_names(views), manifest=rows
         )
     else:
-        for fault in report.left:
-            print_result(f"still {fault}")
-        for reason in report.reasons:
-            print_result(f"not mended: {reason}")
-        print_result(
-            f"{store}: {count(len(report.found), 'fault')} found, {len(report.left)} left, "
-            f"{count(report.n_images, 'image')} looked at again"
+        request = fit.request_of_options(
+            features=split_names(features),
+            views=split_names(views),
+            error_map=ErrorMapConfig(
+                size_px=size_px,
+                timestep=timestep,
+                ensemble=ensemble,
+                prompt=prompt,
+                seed=seed,
+                dtype=dtype,
+            ),
+            image_tower=image_tower(geometry, preprocessing, tap=tap, dtype=dtype),
+            manifest=rows,
         )
-    if report.left:
+    found = fit.compare(open_store(store), request)
+    faults = [one for one in found if not one.warning]
+    if json:
+        print_json({"fits": not faults, "misfits": [vars(one) for one in found]})
+    else:
+        for one in found:
+            print_result(f"{'warning: ' if one.warning else ''}{one}")
+        print_result(f"{store}: {'does not fit' if faults else 'fits'}")
+    if faults:
         raise typer.Exit(1)
 
 
-def _spoken(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
+app.command()(store_changes.repair)
+app.command()(store_changes.merge)
+app.command()(store_changes.prune)
+app.command()(store_changes.export)

@@ -33,7 +33,7 @@ def version_differences(records: Iterable[CommitRecord]) -> list[str]:
     found: dict[str, set[str]] = {}
     for record in records:
         for name, release in record.versions.items():
-            found.setdefault(name, set()).add(release)
+            found.setdefault(name, set()).update(release.split(", "))  # several where merged
     here = present_versions()
     return [
         f"made with {name} {', '.join(sorted(releases))}, here is {here.get(name, 'none')}"

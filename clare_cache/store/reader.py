@@ -160,6 +160,10 @@ class ArrayHandle:
         return (self._store.n_rows, *self.entry.spec.shape)
 
     @property
+    def block_rows(self) -> int:
+        return self._store.description.block_rows
+
+    @property
     def dtype(self) -> np.dtype:
         return np.dtype(self.entry.spec.dtype)
 

@@ -55,7 +55,10 @@ VIEW_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 @dataclass(frozen=True)
 class BlockData:
-    """What one block of one array gains: `values[i]` is row `rows[i]`; the rest failed."""
+    """What one block of one array gains: `values[i]` is row `rows[i]`; the rest failed.
+
+    `is_stored` values are in the form of the Zarr array already, as `read_stored` gives them.
+    """
 
     view: str
     array: str
@@ -64,6 +67,7 @@ class BlockData:
     values: NDArray[np.generic]
     failed: Mapping[int, Failure] = field(default_factory=dict)
     seconds: float = 0.0
+    is_stored: bool = False
 
 
 def create_store(where: str | Path | Place, *, block_rows: int = BLOCK_ROWS) -> "StoreWriter":
@@ -263,9 +267,10 @@ class StoreWriter:
             if old:
                 found = read_stored(self.place, entry, array, slice(start, end))
                 chunk[np.array(old) - start] = found[np.array(old) - start]
-            chunk[data.rows[inside] - start] = entry.pack(data.values[inside])
+            new = data.values[inside]
+            chunk[data.rows[inside] - start] = new if data.is_stored else entry.pack(new)
             encoded = encode_chunk(array, chunk)
-            name = chunk_name(start // entry.chunk_rows, len(entry.spec.shape))
+            name = chunk_name(start // entry.chunk_rows, len(entry.stored.shape))
             self.place.write(f"{FEATURES_FOLDER}/{entry.key}/{name}", encoded)
             sweep(self.place, f"{FEATURES_FOLDER}/{entry.key}/{name.rpartition('/')[0]}")
             checksums[name] = google_crc32c.value(encoded)

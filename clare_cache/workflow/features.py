@@ -69,16 +69,7 @@ def extract(
     threads, read and decode. Raises ExtractError for unknown features or views, StoreMismatch when
     the store was made from other inputs.
     """
-    faults = [
-        f"feature {name}: expected one of {', '.join(FEATURE_SPELLINGS)}"
-        for name in features
-        if backbone_of(name) is None
-    ]
-    for view in views:
-        try:
-            find_view(view)
-        except ImageError as error:
-            faults.append(f"view {error.reason}")
+    faults = []
     if decode_in not in DECODE_IN:
         faults.append(f"decode_in: expected one of {', '.join(DECODE_IN)}, found {decode_in}")
     elif decode_in == "processes" and (cluster or dask):
@@ -92,21 +83,16 @@ def extract(
             for name in features
             if read_error_map_name(name) is None
         ]
-    raise_faults(ExtractError, "extract", faults)
-    error_map = error_map or ErrorMapConfig()
-    if from_latents:
-        latent = open_store(store)[f"{views[0]}/vae_latent"]
-        error_map = replace(
-            error_map, latent_dtype="float16", vae_dtype=latent.declared["vae_dtype"]
-        )
-    backbones = BackboneSpec(
+    backbones = backbone_spec(
+        features=features,
+        views=views,
         sd=sd,
         clip=clip,
-        features=tuple(features),
         error_map=error_map,
-        image_tower=image_tower or ClipConfig(),
+        image_tower=image_tower,
         device=device,
-        from_latents=from_latents,
+        latents_in=store if from_latents else None,
+        faults=faults,
     )
     with open_executor(cluster=cluster, dask=dask) as executor:
         return extract_features(
@@ -127,6 +113,50 @@ def extract(
             executor=executor,
             on_progress=on_progress,
         )
+
+
+def backbone_spec(
+    *,
+    features: Sequence[str],
+    views: Sequence[str],
+    sd: str | None,
+    clip: str | None,
+    error_map: ErrorMapConfig | None,
+    image_tower: ClipConfig | None,
+    device: str,
+    latents_in: str | Path | None = None,
+    faults: Sequence[str] = (),
+) -> BackboneSpec:
+    """The backbones that a call of `extract` asks for.
+
+    Raises ExtractError with unknown features, unknown views and the `faults` found before.
+    """
+    unknown = [
+        f"feature {name}: expected one of {', '.join(FEATURE_SPELLINGS)}"
+        for name in features
+        if backbone_of(name) is None
+    ]
+    for view in views:
+        try:
+            find_view(view)
+        except ImageError as error:
+            unknown.append(f"view {error.reason}")
+    raise_faults(ExtractError, "extract", [*unknown, *faults])
+    error_map = error_map or ErrorMapConfig()
+    if latents_in is not None:
+        latent = open_store(latents_in)[f"{views[0]}/vae_latent"]
+        error_map = replace(
+            error_map, latent_dtype="float16", vae_dtype=latent.declared["vae_dtype"]
+        )
+    return BackboneSpec(
+        sd=sd,
+        clip=clip,
+        features=tuple(features),
+        error_map=error_map,
+        image_tower=image_tower or ClipConfig(),
+        device=device,
+        from_latents=latents_in is not None,
+    )
 
 
 def paths_by_image(manifest: Manifest) -> dict[ImageId, tuple[str, ...]]:

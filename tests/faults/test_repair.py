@@ -251,3 +251,27 @@ def test_other_numbers_of_another_machine_get_a_record_of_their_own(made, store)
     assert report.left == ()
     record = unseal((store / "commits/clean/mean/0.json").read_bytes())
     assert record["checksums"] != unseal((made[0] / "commits/clean/mean/0.json").read_bytes())
+
+
+@pytest.mark.parametrize("codec", ["int8", "bitround:4", "zstd", "blosc:bitshuffle"])
+def test_arrays_of_every_codec_are_mended(tmp_path, codec):
+    images = write_images(tmp_path / "images", 6)
+    extract_features(
+        tmp_path / "store",
+        images,
+        root=tmp_path / "images",
+        backbones=backbones(),
+        features=["grid"],
+        block_rows=BLOCK_ROWS,
+        codec=codec,
+    )
+    before = bytes_below(tmp_path / "store")
+    damaged = [n for n in before if not n.startswith("requests/")]
+    for name in damaged:
+        (tmp_path / "store" / name).write_bytes(before[name][: len(before[name]) // 2])
+        report = repair(
+            tmp_path / "store", load_backbones=lambda e: backbones(), root=tmp_path / "images"
+        )
+        assert report.left == ()
+        assert_put_back(tmp_path / "store", before, name)
+        (tmp_path / "store" / name).write_bytes(before[name])
