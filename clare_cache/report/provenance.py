@@ -107,6 +107,9 @@ def trainings(runs: Sequence[ReportedRun], store: str | None = None) -> Table:
     return Table("Runs", columns, tuple(rows))
 
 
+MANIFESTS_NAMED = 3
+
+
 def mixed_manifests(runs: Sequence[ReportedRun]) -> list[str]:
     """Warnings where the runs' validation or test numbers come from different manifests."""
     kinds: dict[str, list[str]] = {}
@@ -119,12 +122,15 @@ def mixed_manifests(runs: Sequence[ReportedRun]) -> list[str]:
         for run, origin in zip(runs, found, strict=True):
             if digest := origin.get("manifest_fingerprint"):
                 users.setdefault((digest, str(origin.get("manifest"))), []).append(run.label)
-        if len({digest for digest, _ in users}) > 1:
-            named = (
+        n_manifests = len({digest for digest, _ in users})
+        if n_manifests > 1:
+            named = "; ".join(
                 f"{', '.join(labels)} on {manifest} (fingerprint {digest})"
                 for (digest, manifest), labels in users.items()
             )
-            kinds.setdefault("; ".join(named), []).append(kind)
+            if n_manifests > MANIFESTS_NAMED:
+                named = f"there are {n_manifests} of them, listed under Provenance"
+            kinds.setdefault(named, []).append(kind)
     return [
         f"The {' and '.join(what)} numbers come from manifests with different images, labels or "
         f"splits, so a higher one need not mean a better head: {named}. "

@@ -108,7 +108,6 @@ def run_recipe(
         notes = settings.notes or _stand_ins(recipe, settings)
         page = settings.out / "report.html"
         report(runs, page, title=recipe.about.title, root=root, notes=notes)
-    on_step(f"report: {page}")
     return RunResult(page, tuple(runs), tuple(new), extracted, seconds)
 
 
@@ -286,13 +285,14 @@ def _train(
 def _evaluate(
     recipe: Recipe, settings: Settings, run: Path, on_step: Callable[[str], None]
 ) -> None:
+    name = run.relative_to(settings.out / "runs")
     if is_evaluated(run, splits=recipe.evaluate.splits, views=_views(recipe)):
-        on_step(f"evaluate {run.name}: was there")
+        on_step(f"evaluate {name}: was there")
         return
     if not (run / "config.json").is_file():
         raise TrainError(f"run {run}: expected a trained head, found none. Run again.")
     evaluate([run], views=_views(recipe), clip=settings.clip, device=settings.device)
-    on_step(f"evaluate {run.name}: scored now")
+    on_step(f"evaluate {name}: scored now")
 
 
 def _needs(heads: Sequence[HeadSection]) -> list[str]:

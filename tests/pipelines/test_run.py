@@ -96,7 +96,6 @@ def test_what_is_there_is_not_done_again_and_what_changed_is(trees, tmp_path):
         "extract clean",
         "train",
         "evaluate rine-2class",
-        "report",
     ]
     assert sum("was there" in line for line in lines) == 4
     assert "96 were there, 0 extracted now" in lines[2]
