@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.errors import ClareCacheError, RecipeError, raise_faults
 from clare_cache.published.expectation import Expectation
+from clare_cache.sweep import expand, parse_change
 from clare_cache.train.config import OptimiserConfig, TrainConfig
 
 RECIPES_FOLDER = "pipelines"
@@ -82,6 +83,16 @@ class HeadSection(_Section):
     optimiser: OptimiserConfig = OptimiserConfig()
     fold: str = ""
     """Trained on this fold of `manifest.train` only; empty: on each."""
+    seed: int | None = Field(default=None, ge=0)
+    """Decides its initial weights and its dropout; by default `train.seed`."""
+    order: Literal["shared", "own"] = "shared"
+    """Whether it sees the images in the order of `train.seed`, or of its own seed."""
+    train: TrainConfig | None = None
+    """Where a sweep varies settings of training: those of this head."""
+    sweep: str = ""
+    """The label of the head that this is one combination of; empty: no sweep."""
+    settings: Mapping[str, Any] = Field(default_factory=dict)
+    """What the sweep varied, and its value here."""
 
     @field_validator("label")
     @classmethod
@@ -175,13 +186,27 @@ class Recipe(_Section):
         """The recipe with only the heads of these labels or families (all of them if empty)."""
         if not wanted:
             return self
-        known = {head.label for head in self.head} | {head.family for head in self.head}
+        known = {name for head in self.head for name in (head.label, head.family, head.sweep)}
+        known -= {""}
         if unknown := [name for name in wanted if name not in known]:
             raise RecipeError(
                 f"recipe {self.about.title}: heads {', '.join(unknown)} were asked for, found "
                 f"{', '.join(sorted(known))}. Correct --head."
             )
-        return self.with_heads([h for h in self.head if h.label in wanted or h.family in wanted])
+        names = set(wanted)
+        return self.with_heads(
+            [head for head in self.head if names & {head.label, head.family, head.sweep}]
+        )
+
+    def train_of(self, head: HeadSection) -> TrainConfig:
+        """The settings of training that hold for one of its heads."""
+        return head.train or self.train
+
+    def alone(self, head: HeadSection) -> "Recipe":
+        """The recipe that trains just this head: what its run keeps."""
+        section = head.model_copy(update={"train": None})
+        found = self.with_heads([section])
+        return found.model_copy(update={"train": self.train_of(head)})
 
     def with_heads(self, heads: Sequence[HeadSection]) -> "Recipe":
         """The recipe with these of its heads, and what is expected of them."""
@@ -216,10 +241,14 @@ def headline(recipe: Recipe) -> str:
     return ", ".join(f"{metric} {value:.1f}" for metric, value in best.items())
 
 
-def read_recipe(name: str | Path) -> Recipe:
+def read_recipe(
+    name: str | Path, *, changes: Sequence[str] = (), sample: int | None = None, seeds: int = 1
+) -> Recipe:
     """The recipe of a YAML file, or the one that ships under this name (`demo/tiny`).
 
-    Raises RecipeError listing every fault with its place in the file.
+    Its lists, and `changes` as `KEY=V1,V2`, make one head for each combination, or for `sample` of
+    them drawn at random, and each for every one of `seeds` seeds (`clare_cache.sweep`). Raises
+    RecipeError listing every fault with its place in the file.
     """
     path = find_recipe(name)
     try:
@@ -231,7 +260,7 @@ def read_recipe(name: str | Path) -> Recipe:
             f"recipe {path}: expected sections, found {type(value).__name__}. "
             "`clare-cache recipe show demo/tiny` prints a whole one."
         )
-    return parse_recipe(value, where=str(path))
+    return parse_recipe(value, where=str(path), changes=changes, sample=sample, seeds=seeds)
 
 
 class _EachKeyOnce(yaml.SafeLoader):
@@ -247,10 +276,25 @@ class _EachKeyOnce(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def parse_recipe(value: Mapping[str, Any], *, where: str) -> Recipe:
-    """A recipe from its parsed YAML. Raises RecipeError listing every fault."""
+def parse_recipe(
+    value: Mapping[str, Any],
+    *,
+    where: str,
+    changes: Sequence[str] = (),
+    sample: int | None = None,
+    seeds: int = 1,
+) -> Recipe:
+    """A recipe from its parsed YAML, its lists expanded as `read_recipe` says. Raises RecipeError
+    listing every fault."""
+    expanded = expand(
+        value,
+        [parse_change(text) for text in changes],
+        sample=sample,
+        seeds=seeds,
+        where=f"recipe {where}",
+    )
     try:
-        return Recipe.model_validate(value)
+        return Recipe.model_validate(expanded)
     except ValidationError as error:
         faults = [
             f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {_spoken(fault)}"

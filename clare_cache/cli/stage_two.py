@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from clare_cache.cli.board import show_board, show_chosen, show_forecast
 from clare_cache.cli.options import AsJson, Clip, Device, RunFolders, Sd
-from clare_cache.cli.output import count, print_json, print_result, print_table, say
+from clare_cache.cli.output import count, print_json, print_result, print_table
 from clare_cache.cli.progress import show_progress
 
 
@@ -19,43 +20,62 @@ def train_head(
     head: Annotated[
         list[str], typer.Option(help="Train only this head (label or family), repeatable.")
     ] = [],  # noqa: B006
+    change: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            help="KEY=VALUE, repeatable: train.lr=1e-3, head.width=512. KEY=V1,V2 is a sweep; "
+            "KEY=LOW..HIGH (or LOW..HIGH:log) is drawn from, with --sample.",
+        ),
+    ] = [],  # noqa: B006
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Draw so many combinations, not all.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train every combination with so many seeds.")
+    ] = 1,
+    budget_minutes: Annotated[
+        float | None, typer.Option(help="End training after so long, with what there is.")
+    ] = None,
+    again: Annotated[bool, typer.Option(help="Train finished heads again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the heads, predicted time and memory; stop.")
+    ] = False,
     clip: Clip = None,
     device: Device = "auto",
 ) -> None:
-    """Train the heads of a recipe from cached tensors, all in one pass over the data."""
-    from clare_cache.evaluate import read_config
+    """Train the heads of a recipe from cached tensors, all in one pass over the data.
+
+    Lists in the recipe and --set make a sweep: one head for each combination, all on the same
+    batches. It ends with the heads ranked on validation (leaderboard.csv in --out) and, for a
+    sweep, the test numbers of the best alone.
+    """
     from clare_cache.recipe import read_recipe
+    from clare_cache.workflow.forecast import forecast
     from clare_cache.workflow.training import train_head as train
 
+    asked = read_recipe(recipe, changes=change, sample=sample, seeds=seeds).select_heads(head)
+    if dry_run:
+        passes, finished = forecast(
+            asked, store=store, manifest=manifest, out=out, clip=clip, device=device, again=again
+        )
+        show_forecast(passes, finished)
+        return
     with show_progress() as on_progress:
-        folders = train(
-            read_recipe(recipe).select_heads(head),
+        train(
+            asked,
             store=store,
             manifest=manifest,
             out=out,
             clip=clip,
             device=device,
+            again=again,
+            budget_minutes=budget_minutes,
             on_progress=on_progress,
         )
-    rows = []
-    for folder in folders:
-        config = read_config(folder)
-        found = config["validation"]
-        rows.append(
-            [
-                str(folder),
-                f"{config['n_parameters']:,}",
-                str(config["train"]["best_epoch"]),
-                f"{found['val_auc']:.3f}",
-                f"{found['val_ap']:.3f}",
-                f"{config['threshold']:.3f}",
-            ]
-        )
-        if config["train"]["retired"]:
-            say(f"{folder}: stopped early, {config['train']['retired']}")
-    print_table(
-        ["run", "parameters", "epoch", "val AUC", "val AP", "threshold"], rows, title="trained"
-    )
+    show_board(out)
+    if any(section.settings for section in asked.head):
+        show_chosen(out, clip=clip, device=device)
     print_result(f"next: clare-cache evaluate {out}")
 
 

@@ -6,6 +6,14 @@ threshold, or replaces what is missing.
 
 from clare_cache.evaluate.card import write_card
 from clare_cache.evaluate.compare import Comparison, compare_run
+from clare_cache.evaluate.leaderboard import (
+    BOARD,
+    BOARD_COLUMNS,
+    chosen_runs,
+    leaderboard,
+    mean_over_seeds,
+    write_leaderboard,
+)
 from clare_cache.evaluate.matrix import MATRIX_COLUMNS, cross_table
 from clare_cache.evaluate.predictions import (
     PREDICTION_COLUMNS,
@@ -34,6 +42,8 @@ from clare_cache.evaluate.table import (
 
 __all__ = [
     "ALL",
+    "BOARD",
+    "BOARD_COLUMNS",
     "MATRIX_COLUMNS",
     "PREDICTION_COLUMNS",
     "TABLE_COLUMNS",
@@ -43,12 +53,15 @@ __all__ = [
     "Evaluation",
     "as_records",
     "assess_run",
+    "chosen_runs",
     "compare_coverage",
     "compare_run",
     "cross_table",
     "evaluate_run",
     "first_view",
     "images_behind",
+    "leaderboard",
+    "mean_over_seeds",
     "read_config",
     "read_predictions",
     "split_order",
@@ -56,4 +69,5 @@ __all__ = [
     "tabulate",
     "view_order",
     "write_card",
+    "write_leaderboard",
 ]

@@ -38,9 +38,9 @@ class Checkpoint:
     their fingerprint ensures that.
     """
 
-    def __init__(self, folder: Path, *, every_seconds: float = SECONDS_BETWEEN) -> None:
+    def __init__(self, folder: Path, *, every_seconds: float | None = None) -> None:
         self._path = folder / FILE
-        self._every = every_seconds
+        self._every = SECONDS_BETWEEN if every_seconds is None else every_seconds
         self._saved = time.monotonic()
         self._memory: dict[str, Tensor] = {}
 

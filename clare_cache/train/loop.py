@@ -8,8 +8,10 @@ before the others, and counts as one epoch.
 """
 
 import math
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,7 +27,10 @@ from clare_cache.train.stack import Masks, Stack, stack_heads
 from clare_cache.train.teacher import Teacher
 from clare_cache.types import OnProgress, Progress, ignore_progress
 
-__all__ = ["Member", "Trained", "train_members"]
+__all__ = ["Member", "Timing", "Trained", "time_steps", "train_members"]
+
+STACK_LIMIT = 16
+"""Members in one stack: more would take memory and gain no time."""
 
 
 def train_members(
@@ -105,6 +110,42 @@ def train_members(
     return [finish(state) for state in states if state.progress.best_epoch], lost
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one training step of all members, and the number of their stacks."""
+
+    seconds: float
+    n_stacks: int
+
+
+def time_steps(
+    members: Sequence[Member],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    n_steps: int = 3,
+) -> Timing:
+    """The median of a few steps on made-up features of these row shapes. The heads are changed."""
+    states = [State(member) for member in members]
+    cohorts = _gather([s for s in states if s.is_live], seed=0, device=device)
+    features = {
+        name: torch.rand(batch_size, *shape, device=device) for name, shape in shapes.items()
+    }
+    labels = torch.arange(batch_size, device=device) % 2
+    seconds = []
+    for step in range(n_steps + 1):
+        began = time.perf_counter()
+        masks = Masks(f"0/{step}")
+        for cohort in cohorts:
+            cohort.teacher.start_epoch(0, 1)
+            cohort.teacher.step(features, labels, masks=masks)
+            cohort.teacher.end_epoch()
+        seconds.append(time.perf_counter() - began)
+    # The first step brings allocations that the others do not.
+    return Timing(statistics.median(seconds[1:]), len(cohorts))
+
+
 def _fill_banks(
     banks: Sequence[State], train: Rows, *, batch_size: int, device: torch.device | str
 ) -> None:
@@ -121,7 +162,7 @@ def _gather(states: Sequence[State], *, seed: int, device: torch.device | str) -
     orders = [seed if s.member.order is None else s.member.order for s in states]
     heads = [state.member.head.to(device).train() for state in states]
     cohorts = []
-    for positions in stack_heads(heads, together=orders):
+    for positions in stack_heads(heads, together=orders, limit=STACK_LIMIT):
         # Members of one configuration side by side: they share an optimiser.
         known = [states[n].member.optimiser for n in positions]
         positions = sorted(positions, key=lambda n: known.index(states[n].member.optimiser))
@@ -186,7 +227,7 @@ def _end_epoch(
 def _stop(states: Sequence[State], reason: str) -> None:
     for state in states:
         if state.is_live:
-            state.progress.retired = reason
+            state.progress.retired, state.progress.is_cut = reason, True
 
 
 def _dismiss(cohorts: Sequence[Cohort]) -> list[Cohort]:

@@ -49,6 +49,8 @@ class Trained:
     validation: Mapping[str, float]
     retired: str
     seconds: float
+    is_cut: bool = False
+    """Whether a deadline ended its training."""
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Progress:
     best_validation: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     retired: str = ""
+    is_cut: bool = False
 
 
 @dataclass
@@ -151,4 +154,5 @@ def finish(state: State) -> Trained:
         validation=progress.best_validation,
         retired=progress.retired,
         seconds=progress.seconds,
+        is_cut=progress.is_cut,
     )

@@ -23,8 +23,8 @@ def is_trained(
     recorded = {name: value["fingerprint"] for name, value in config.get("features", {}).items()}
     found = features_found(open_store(store), list(recorded))
     return (
-        before.head == (section,)
-        and before.train == recipe.train
+        before.head == recipe.alone(section).head
+        and before.train == recipe.train_of(section)
         and config.get("manifest_fingerprint") == manifest
         and recorded == {name: value["fingerprint"] for name, value in found.items()}
     )

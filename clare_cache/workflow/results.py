@@ -35,7 +35,8 @@ from clare_cache.store import Store, open_store
 from clare_cache.train.runs import RECIPE_FILE
 from clare_cache.train.score import predict_rows, score
 from clare_cache.types import CLEAN, ImageId
-from clare_cache.workflow.training import hold_out, load_run
+from clare_cache.workflow.inputs import hold_out
+from clare_cache.workflow.training import load_run
 
 PREDICTIONS_FILE, METRICS_FILE = "predictions.parquet", "metrics.json"
 THUMBNAIL_PX = 144

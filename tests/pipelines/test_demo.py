@@ -245,7 +245,9 @@ def test_training_again_drops_the_scores_of_before(demo, small_recipe, tmp_path)
 
     run = copy_run(demo, tmp_path)
     recipe = read_recipe(small_recipe).select_heads(["linear"])
-    train_head(recipe, store=demo.store, manifest=demo.manifest, out=tmp_path, device="cpu")
+    train_head(
+        recipe, store=demo.store, manifest=demo.manifest, out=tmp_path, device="cpu", again=True
+    )
     assert {path.name for path in run.iterdir()} == {
         "config.json",
         "head.safetensors",
@@ -308,7 +310,7 @@ def test_a_mistyped_split_is_refused_before_anything_is_written(demo, tmp_path):
 def test_a_validation_split_is_used_and_must_not_leak(demo, small_recipe, tmp_path, name):
     from clare_cache.errors import TrainError
     from clare_cache.recipe import read_recipe
-    from clare_cache.workflow.training import hold_out
+    from clare_cache.workflow.inputs import hold_out
 
     rows = cc.Manifest.read(demo.manifest).rows.copy()
     chosen = (rows["split"] == "train") & rows["group"].isin(["china-0", "china-5"])
@@ -351,7 +353,7 @@ def test_pictures_are_shown_where_there_are_no_error_maps(demo, tmp_path):
 def test_too_few_groups_to_hold_out_say_how_many_there_are(demo, small_recipe):
     from clare_cache.errors import TrainError
     from clare_cache.recipe import read_recipe
-    from clare_cache.workflow.training import hold_out
+    from clare_cache.workflow.inputs import hold_out
 
     rows = cc.Manifest.read(demo.manifest).where(split="train").rows.copy()
     rows["group"] = [

@@ -1,0 +1,104 @@
+"""What `train-head` prints: the sweep before it starts, its members ranked, the chosen one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clare_cache.cli.output import count, print_result, print_table, say
+
+if TYPE_CHECKING:
+    from clare_cache.workflow.forecast import Forecast
+
+ROWS_SHOWN = 30
+
+
+def show_forecast(passes: "Sequence[Forecast]", finished: Sequence[str]) -> None:
+    """Heads by pass over the data, with what each pass would take."""
+    rows = [
+        [
+            str(number),
+            str(len(found.labels)),
+            str(found.n_stacks),
+            f"{found.n_steps:,}",
+            _duration(found.seconds),
+            f"{found.memory_nbytes / 2**30:.1f} GiB",
+            f"{found.data_nbytes / 2**30:.1f} GiB",
+        ]
+        for number, found in enumerate(passes, start=1)
+    ]
+    print_table(
+        ["pass", "heads", "stacks", "steps", "time", "memory of heads", "features"],
+        rows,
+        title="predicted from a few timed steps; reading streamed features comes on top",
+    )
+    for number, found in enumerate(passes, start=1):
+        for label in found.labels:
+            print_result(f"  {number}  {label}")
+    if finished:
+        say(f"{count(len(finished), 'head')} finished already: {', '.join(finished)}")
+
+
+def show_board(out: Path) -> None:
+    """The members ranked on validation; all of them are in leaderboard.csv."""
+    import pandas as pd
+
+    from clare_cache.evaluate import BOARD
+
+    board = pd.read_parquet(out / f"{BOARD}.parquet")
+    rows = [
+        [
+            str(row["label"]),
+            str(row["rank"]),
+            *(f"{row[name]:.4f}" for name in ("val_auc", "val_ap", "val_loss")),
+            _mean(row["mean"], row["deviation"], row["n_seeds"]),
+            str(row["best_epoch"]),
+            f"{row['threshold']:.3f}",
+            f"{row['n_parameters']:,}",
+        ]
+        for row in board.head(ROWS_SHOWN).to_dict("records")
+    ]
+    print_table(
+        ["run", "rank", "val AUC", "val AP", "val loss", "over seeds", "epoch", "threshold",
+         "parameters"],
+        rows,
+        title=f"ranked on validation (all in {out / f'{BOARD}.csv'})",
+    )  # fmt: skip
+    if len(board) > ROWS_SHOWN:
+        print_result(f"and {len(board) - ROWS_SHOWN} more")
+    for row in board[board["note"] != ""].to_dict("records"):
+        say(f"{out / str(row['label'])}: stopped early, {row['note']}")
+
+
+def show_chosen(out: Path, *, clip: str | None, device: str) -> None:
+    """Test numbers of the best configuration on validation, over its seeds."""
+    from clare_cache.workflow.leaders import score_chosen
+
+    table = score_chosen(out, clip=clip, device=device)
+    if table is None:
+        print_result("no test split of the recipe is in the manifest: no test numbers")
+        return
+    rows = [
+        [
+            f"{row['split']}, {row['view']}, {row['generator']}",
+            *(
+                _mean(row[f"{name}_mean"], row[f"{name}_deviation"], 2)
+                for name in ("average_precision", "auc", "accuracy_validation_threshold")
+            ),
+        ]
+        for row in table.to_dict("records")
+    ]
+    print_table(
+        ["test set", "AP", "AUC", "accuracy"], rows, title="test numbers of the first rank alone"
+    )
+
+
+def _mean(mean: float, deviation: float, n: int) -> str:
+    if mean != mean:
+        return "–"
+    return f"{mean:.4f}" if n < 2 or deviation != deviation else f"{mean:.4f} ± {deviation:.4f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

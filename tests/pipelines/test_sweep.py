@@ -1,0 +1,155 @@
+"""A sweep from the command line: shown, trained, cut short, resumed, ranked."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import clare_cache as cc
+from clare_cache.recipe import read_recipe
+from clare_cache.workflow import training
+from tests.feature_data import image_id, make_store
+
+RECIPE = """
+about: {title: small sweep}
+head:
+  - family: rine
+    options: {width: 8, depth: 1, contrastive_weight: [0.1, 0.8], dropout: 0.2}
+    optimiser: {lr: 0.02}
+  - {family: linear}
+train: {epochs: 2, batch_size: 16, validation_fraction: 0.3}
+evaluate: {splits: [test], n_resamples: 5}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    make_store(folder / "store", range(120))
+    numbers = np.arange(120)
+    rows = pd.DataFrame(
+        {
+            "image_id": [image_id(int(n)) for n in numbers],
+            "path": [f"{n}.png" for n in numbers],
+            "label": numbers % 2,
+            "generator": np.where(numbers % 2, "gan", "real"),
+            "group": [f"group {n // 2}" for n in numbers],
+            "split": np.where(numbers < 80, "train", "test"),
+        }
+    )
+    cc.Manifest.from_rows(rows).write(folder / "m.parquet")
+    (folder / "sweep.yaml").write_text(RECIPE)
+    return folder
+
+
+def train_head(command, place, *more):
+    return command(
+        "train-head", "sweep.yaml", "--store", "store", "--manifest", "m.parquet",
+        "--device", "cpu", *more, folder=place,
+    )  # fmt: skip
+
+
+def test_a_dry_run_shows_heads_time_and_memory_and_trains_nothing(place, command):
+    done = train_head(command, place, "--set", "train.lr=1e-2,1e-3", "--dry-run", "--out", "dry")
+    assert done.status == 0, done.err
+    for label in ("rine-contrastive_weight0.1-lr0.01", "linear-lr0.001"):
+        assert label in done.out
+    assert "memory of heads" in done.out
+    assert not (place / "dry").exists()
+
+
+def test_a_sweep_ends_with_a_ranking_and_the_test_numbers_of_the_first(place, command):
+    done = train_head(
+        command, place, "--set", "train.lr=1e-2,1e-3", "--seeds", "2", "--out", "runs"
+    )
+    assert done.status == 0, done.err
+    board = pd.read_csv(place / "runs/leaderboard.csv")
+    assert len(board) == 12
+    assert board["rank"].tolist() == sorted(board["rank"])
+    assert board["n_seeds"].unique().tolist() == [2]
+    means = board.groupby(["settings.lr", "sweep", "settings.contrastive_weight"], dropna=False)
+    assert board["mean"].tolist() == pytest.approx(means["val_auc"].transform("mean").tolist())
+    assert board["mean"].is_monotonic_decreasing
+    # Only the chosen ones were looked at on the test split.
+    scored = {path.parent.name for path in (place / "runs").glob("*/metrics.json")}
+    assert scored == set(board.loc[board["rank"] == 1, "label"])
+    assert "test numbers of the first rank alone" in done.out
+    assert (place / "runs/leaderboard.parquet").is_file()
+    assert not (place / "runs/.training").exists()
+
+
+def test_a_member_of_a_sweep_is_the_head_that_its_recipe_trains_alone(place, command):
+    run = place / "runs/rine-contrastive_weight0.8-lr0.01-seed1"
+    done = command(
+        "train-head", str(run / "recipe.yaml"), "--store", "store", "--manifest", "m.parquet",
+        "--out", "alone", "--device", "cpu", folder=place,
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    history, alone = (
+        [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        for folder in (run, place / "alone" / run.name)
+    )
+    for line, expected in zip(history, alone, strict=True):
+        assert line == pytest.approx(expected, rel=1e-4)
+
+
+def test_finished_members_are_never_trained_again(place, command, monkeypatch):
+    asked = []
+    plain = training.train_members
+
+    def watch(members, *given, **options):
+        asked.append([member.label for member in members])
+        return plain(members, *given, **options)
+
+    monkeypatch.setattr(training, "train_members", watch)
+    arguments = ("--head", "linear", "--out", "grown")
+    assert train_head(command, place, "--set", "train.lr=1e-2", *arguments).status == 0
+    assert train_head(command, place, "--set", "train.lr=1e-2", *arguments).status == 0
+    assert asked == [["linear"]]
+    assert train_head(command, place, "--set", "train.lr=1e-3", *arguments).status == 0
+    assert train_head(command, place, "--again", *arguments).status == 0
+    assert asked == [["linear"]] * 3
+    assert train_head(command, place, "--set", "train.lr=1e-2,1e-3", *arguments).status == 0
+    assert asked[3] == ["linear-lr0.01", "linear-lr0.001"]
+    # Other epochs: a pass of its own.
+    assert train_head(command, place, "--set", "train.epochs=1,2", *arguments).status == 0
+    assert asked[4:] == [["linear-epochs1"], ["linear-epochs2"]]
+
+
+def test_an_interrupted_sweep_goes_on_at_its_last_minute(place, monkeypatch):
+    monkeypatch.setattr("clare_cache.train.checkpoint.SECONDS_BETWEEN", 0.0)
+    recipe = read_recipe(place / "sweep.yaml", changes=["train.lr=1e-2,1e-3"])
+
+    def go(out, on_progress):
+        return training.train_head(
+            recipe, store=place / "store", manifest=place / "m.parquet", out=out, device="cpu",
+            on_progress=on_progress,
+        )  # fmt: skip
+
+    def interrupt(progress):
+        if progress.what == "train" and progress.done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(place / "cut", interrupt)
+    steps = []
+    found = go(place / "cut", lambda p: steps.append(p.done) if p.what == "train" else None)
+    assert steps[0] == 5
+    whole = go(place / "whole", lambda p: None)
+    for one, other in zip(found, whole, strict=True):
+        lines = [
+            [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+            for run in (one, other)
+        ]
+        for line, expected in zip(*lines, strict=True):
+            assert line == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_time_budget_ends_training_and_the_rest_is_trained_later(place, command):
+    done = train_head(command, place, "--budget-minutes", "0", "--out", "budget", "--head", "rine")
+    assert done.status == 0, done.err
+    assert "the time budget ended in epoch 1, step 1" in done.err
+    later = train_head(command, place, "--out", "budget", "--head", "rine")
+    assert "the time budget" not in later.err
