@@ -17,8 +17,12 @@ class OptimiserConfig(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     """SGD only."""
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "step"] = "constant"
     """Stepped once per epoch, as CoOp does."""
+    step_epochs: int = Field(default=5, ge=1)
+    """`step` only: epochs between two steps."""
+    step_factor: float = Field(default=0.1, gt=0, le=1)
+    """`step` only: what the rate is multiplied by at each."""
     warmup_epochs: int = Field(default=0, ge=0)
     warmup_lr: float = Field(default=1e-5, gt=0)
     clip_norm: float | None = Field(default=None, gt=0)

@@ -22,6 +22,8 @@ def learning_rate(config: OptimiserConfig, epoch: int, epochs: int) -> float:
         return config.warmup_lr
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "step":
+        return config.lr * config.step_factor ** (epoch // config.step_epochs)
     return config.lr * 0.5 * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / epochs))
 
 

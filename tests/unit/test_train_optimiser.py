@@ -44,6 +44,11 @@ def test_cosine_without_warm_up_starts_at_the_full_rate_and_falls():
     assert found == pytest.approx([1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
 
 
+def test_rine_s_fifteen_epochs_fall_to_a_tenth_twice():
+    found = rates(15, schedule="step", step_epochs=5, step_factor=0.1)
+    assert found == pytest.approx([1e-3] * 5 + [1e-4] * 5 + [1e-5] * 5)
+
+
 @pytest.mark.parametrize(
     ("settings", "kind", "expected"),
     [
