@@ -26,6 +26,7 @@ FEATURES = ("mean", "grid")
 PRELOADED = (
     "clare_cache.extraction",
     "pandas",  # pyarrow imports it with the first table
+    "distributed",
     "pyarrow.compute",
     "tests.faults.killed_runs",
 )
