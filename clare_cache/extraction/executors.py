@@ -2,11 +2,13 @@
 records come back, tensors never travel.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from clare_cache.errors import ClareCacheError, ExtractError
@@ -19,6 +21,9 @@ ATTEMPTS = 3
 
 BLOCKS_IN_FLIGHT = 4
 """Blocks handed out per worker: enough to keep it busy, few enough for a light scheduler."""
+
+SECONDS_BETWEEN_COUNTS = 1.0
+"""So often the workers are counted."""
 
 
 class Work(Protocol):
@@ -101,36 +106,45 @@ class OnDask:
         attempts = dict.fromkeys(blocks, 0)
         flying: dict[Any, int] = {}
         finished = as_completed()
+        do = partial(_do, work)
+        n_workers, asked_at = 0, -math.inf
 
         def top_up() -> None:
-            # Asked each time: workers join late and die, on clusters above all.
-            room = BLOCKS_IN_FLIGHT * max(len(self.client.nthreads()), 1)
-            while waiting and len(flying) < room:
-                block = waiting.popleft()
+            nonlocal n_workers, asked_at
+            # Asked now and then: workers join late and die, on clusters above all. Not for every
+            # block: that is a question to the scheduler.
+            if time.monotonic() - asked_at > SECONDS_BETWEEN_COUNTS:
+                n_workers, asked_at = len(self.client.nthreads()), time.monotonic()
+            room = BLOCKS_IN_FLIGHT * max(n_workers, 1) - len(flying)
+            out = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+            for block, future in zip(out, self.client.map(do, out, pure=False), strict=True):
                 attempts[block] += 1
-                future = self.client.submit(_do, work, block, pure=False)
                 flying[future] = block
                 finished.add(future)
 
         top_up()
-        for future in finished:
-            block = flying.pop(future)
-            error = future.exception()
-            if error is None:
-                report = future.result()
-                on_images(report.n_images)
-                yield report
-            elif isinstance(error, ClareCacheError):
-                raise error
-            elif attempts[block] < ATTEMPTS:
-                waiting.append(block)
-            else:
-                raise ExtractError(
-                    f"extract: block {block} failed {ATTEMPTS} times, last with "
-                    f"{type(error).__name__}: {error}. What is committed stays; mend the cause "
-                    "and call again."
-                ) from error
+        for batch in finished.batches():  # what has come meanwhile is followed up in one message
+            for future in batch:
+                block = flying.pop(future)
+                error = future.exception()
+                if error is None:
+                    report = future.result()
+                    on_images(report.n_images)
+                    yield report
+                elif isinstance(error, ClareCacheError):
+                    raise error
+                elif attempts[block] < ATTEMPTS:
+                    waiting.append(block)
+                else:
+                    raise _stopped(block, error) from error
             top_up()
+
+
+def _stopped(block: int, error: BaseException) -> ExtractError:
+    return ExtractError(
+        f"extract: block {block} failed {ATTEMPTS} times, last with {type(error).__name__}: "
+        f"{error}. What is committed stays; mend the cause and call again."
+    )
 
 
 def _do(work: Work, block: int) -> BlockReport:

@@ -6,10 +6,13 @@ twice writes nothing, and an altered file is noticed.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from clare_cache.store import Place, sweep
 from clare_cache.store.reader import request_names
@@ -19,26 +22,27 @@ ROW_GROUP = 16_384
 """Rows that are read to find those of one block."""
 
 
-def write_request(place: Place, paths: Mapping[int, Sequence[str]]) -> str:
-    """Name of the request file of `paths` (row → paths below the root); written if it is new."""
-    name, data = request_file(paths)
-    sweep(place, REQUESTS_FOLDER)
+def write_request(
+    place: Place, rows: NDArray[np.int64], paths: Sequence[Sequence[str]], *, clear: bool = True
+) -> str:
+    """Name of the request file of `rows`, ascending, and the paths of each below the root.
+
+    It is written if it is new; `clear` sweeps away what killed processes left of others.
+    """
+    name, data = request_file(rows, paths)
+    if clear:
+        sweep(place, REQUESTS_FOLDER)
     if not place.exists(name):
         place.write(name, data)
     return name
 
 
-def request_file(paths: Mapping[int, Sequence[str]]) -> tuple[str, bytes]:
-    """The name and the content of the request file of `paths`."""
-    pairs = [(row, path) for row in sorted(paths) for path in paths[row]]
-    table = pa.table(
-        {
-            "row": pa.array([row for row, _ in pairs], pa.int64()),
-            "path": pa.array([path for _, path in pairs], pa.string()),
-        }
-    )
+def request_file(rows: NDArray[np.int64], paths: Sequence[Sequence[str]]) -> tuple[str, bytes]:
+    """The name and the content of a request file; `rows` are ascending."""
+    column = np.repeat(rows, np.fromiter(map(len, paths), np.int64, len(paths)))
+    names = pa.array(chain.from_iterable(paths), pa.string())
     file = io.BytesIO()
-    pq.write_table(table, file, row_group_size=ROW_GROUP)
+    pq.write_table(pa.table({"row": column, "path": names}), file, row_group_size=ROW_GROUP)
     data = file.getvalue()
     return f"{REQUESTS_FOLDER}/{request_digest(data)}.parquet", data
 

@@ -6,27 +6,26 @@ committed; small records come back.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.errors import ExtractError
 from clare_cache.extraction.decoding import DecodeIn, close_processes
 from clare_cache.extraction.executors import Executor, InProcess
 from clare_cache.extraction.latents import LATENT, check_latents
-from clare_cache.extraction.plan import plan_blocks
 from clare_cache.extraction.request import write_request
-from clare_cache.extraction.versions import warn_of_other_versions
+from clare_cache.extraction.survey import survey
 from clare_cache.extraction.work import (
     BackboneSource,
     BlockWork,
     Described,
     LoadedBackbones,
     describe,
-    settled_rows,
 )
 from clare_cache.files import split_member
 from clare_cache.images import find_view
@@ -119,35 +118,37 @@ def extract_features(
             f"{', '.join(made)}. Correct --features."
         )
     place = open_place(store).resolve()
-    writer, paths = _prepare(
+    writer = _prepare(
         place,
         images,
         [made[name] for name in features],
         views=views,
         block_rows=block_rows,
         codecs=codecs_by_array(codec, features),
+        # One of the tasks of a job array is enough.
+        clear=shard is None or shard[0] == 0,
     )
-    records = {
-        f"{view}/{name}": list(writer.records(view, name).values())
-        for view in views
-        for name in features
-    }
-    warn_of_other_versions(store, chain.from_iterable(records.values()))
-    tasks = plan_blocks(
-        list(paths),
-        block_rows=writer.description.block_rows,
-        settled={
-            key: settled_rows(found, retry_failed=retry_failed) for key, found in records.items()
-        },
+    rows = writer.store.rows_of(list(images))
+    order = np.argsort(rows)
+    in_order = list(images.values())
+    paths = [in_order[position] for position in order.tolist()]
+    rows = rows[order]
+    found = survey(
+        writer,
+        rows,
+        [(view, name) for view in views for name in features],
+        shard=shard,
+        retry_failed=retry_failed,
     )
-    n_missing = sum(len(task.rows) for task in tasks)
-    mine = [t for t in tasks if shard is None or t.block % shard[1] == shard[0]]
-    n_todo = sum(len(task.rows) for task in mine)
     if from_latents:
         declared = {view: {**made[LATENT].declared, **find_view(view).declared()} for view in views}
-        check_latents(writer.store, declared, [row for task in mine for row in task.rows])
-    elif mine and not retry_failed:
-        _refuse_wrong_root(Path(root), [paths[row] for task in mine for row in task.rows])
+        check_latents(writer.store, declared, found.lacking.tolist())
+    elif len(found.lacking) and not retry_failed:
+        sample = found.lacking[:: -(-len(found.lacking) // ROOT_SAMPLE)]
+        _refuse_wrong_root(
+            Path(root), [paths[n] for n in np.searchsorted(rows, sample)], len(found.lacking)
+        )
+    n_todo = len(found.lacking)
     done = 0
 
     def on_images(count: int) -> None:
@@ -157,7 +158,7 @@ def extract_features(
 
     work = BlockWork(
         store=place,
-        request=write_request(place, paths),
+        request=write_request(place, rows, paths, clear=shard is None or shard[0] == 0),
         root=Path(root).resolve(),
         views=tuple(views),
         features=tuple(features),
@@ -172,7 +173,7 @@ def extract_features(
     seconds |= {"load": loaded, "plan": time.perf_counter() - began - loaded}
     n_decoded, notes = 0, list[str]()
     try:
-        for report in executor.run(work, [task.block for task in mine], on_images=on_images):
+        for report in executor.run(work, found.blocks, on_images=on_images):
             for total, spent in ((seconds, report.seconds), (beside, report.beside)):
                 for stage, value in spent.items():
                     total[stage] += value
@@ -183,10 +184,10 @@ def extract_features(
     seconds["total"] = time.perf_counter() - began
     return ExtractReport(
         store=str(store),
-        n_images=len(paths),
-        n_settled_before=len(paths) - n_missing,
+        n_images=len(found.asked),
+        n_settled_before=len(found.asked) - len(found.lacking),
         n_decoded=n_decoded,
-        failures=_failures(writer.place, views, features, images),
+        failures=_failures(writer.place, views, features, images, shard=shard),
         seconds=dict(seconds),
         beside=dict(beside),
         notes=tuple(notes),
@@ -201,8 +202,9 @@ def _prepare(
     views: Sequence[str],
     block_rows: int | None,
     codecs: Mapping[str, str],
-) -> tuple[StoreWriter, dict[int, Sequence[str]]]:
-    """The store with its arrays declared and a row for every image; row → paths.
+    clear: bool,
+) -> StoreWriter:
+    """The store with its arrays declared and a row for every image.
 
     Processes may do this at the same time: the writer's own steps are atomic.
     """
@@ -225,24 +227,28 @@ def _prepare(
             )
     writer.declare(entries)
     writer.add_images(images)
-    writer.sweep_leftovers()
-    rows = writer.store.rows_of(list(images)).tolist()
-    return writer, dict(zip(rows, images.values(), strict=True))
+    if clear:
+        writer.sweep_leftovers()
+    return writer
 
 
-def _refuse_wrong_root(root: Path, images: Sequence[Sequence[str]]) -> None:
+def _refuse_wrong_root(root: Path, sample: Sequence[Sequence[str]], n_images: int) -> None:
     """Stop before a mistyped folder sends every image of the manifest to the ledger."""
-    sample = images[:: -(-len(images) // ROOT_SAMPLE)]
     if not any((root / split_member(path)[0]).exists() for paths in sample for path in paths):
         raise ExtractError(
-            f"extract: {len(images)} images were asked for below {root}, of {len(sample)} tried "
+            f"extract: {n_images} images were asked for below {root}, of {len(sample)} tried "
             f"none is there, for example {sample[0][0]}. Correct --root."
         )
 
 
 def _failures(
-    place: Place, views: Sequence[str], features: Sequence[str], images: Iterable[ImageId]
+    place: Place,
+    views: Sequence[str],
+    features: Sequence[str],
+    images: Mapping[ImageId, Sequence[str]],
+    *,
+    shard: tuple[int, int] | None,
 ) -> tuple[LedgerLine, ...]:
-    asked, opened = set(images), open_store(place)
-    lines = (line for view in views for line in opened.ledger(view, features))
-    return tuple(line for line in lines if line.image_id in asked)
+    opened = open_store(place)
+    lines = (line for view in views for line in opened.ledger(view, features, shard=shard))
+    return tuple(line for line in lines if line.image_id in images)

@@ -2,17 +2,22 @@
 without a scheduler.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from clare_cache.store import CommitRecord, Store
-from clare_cache.store.reader import request_names
+from clare_cache.store.reader import each_record, request_names
 
 WINDOW_SECONDS = 900.0
 """The rate is that of the last quarter of an hour before the newest commit."""
+
+TOLERATED = timedelta(minutes=1)
+"""So far the clocks of a cluster may differ."""
 
 
 @dataclass(frozen=True)
@@ -32,38 +37,48 @@ class ArrayStatus:
     newest: datetime | None
 
 
-def read_status(store: Store) -> list[ArrayStatus]:
+def read_status(store: Store, *, now: datetime | None = None) -> list[ArrayStatus]:
     """The status of every array, as its commit records say now."""
-    asked: set[int] = set()
+    asked = np.unique(np.concatenate([*_asked_rows(store), np.empty(0, np.int64)]))
+    now = now or datetime.now(UTC)
+    return [
+        _status(key, len(asked), each_record(store.place, store[key].entry), now) for key in store
+    ]
+
+
+def _asked_rows(store: Store) -> Iterator[NDArray[np.int64]]:
     for name in request_names(store.place):
         with store.place.open(name) as file:
-            asked.update(pq.read_table(file, columns=["row"])["row"].to_pylist())
-    return [_status(key, asked, list(store[key].records.values())) for key in store]
+            yield pq.read_table(file, columns=["row"])["row"].to_numpy()
 
 
-def _status(key: str, asked: set[int], records: Sequence[CommitRecord]) -> ArrayStatus:
-    done = sum(len(record.rows) for record in records)
-    failed = sum(len(record.failed) for record in records)
-    rate = _rate(records)
-    left = len(asked) - done - failed
-    newest = max((_time(record) for record in records), default=None)
+def _status(key: str, n_asked: int, records: Iterable[CommitRecord], now: datetime) -> ArrayStatus:
+    done, failed = 0, 0
+    commits: list[tuple[datetime, int]] = []
+    for record in records:  # one at a time: there may be a hundred thousand
+        done += len(record.rows)
+        failed += len(record.failed)
+        commits.append((_time(record), len(record.rows) + len(record.failed)))
+    rate = _rate(commits, now)
+    left = n_asked - done - failed
     return ArrayStatus(
         key=key,
-        n_asked=len(asked),
+        n_asked=n_asked,
         n_done=done,
         n_failed=failed,
         images_per_second=rate,
         eta_seconds=left / rate if rate and left > 0 else None,
-        newest=newest,
+        newest=max((time for time, _ in commits), default=None),
     )
 
 
-def _rate(records: Sequence[CommitRecord]) -> float | None:
+def _rate(commits: Sequence[tuple[datetime, int]], now: datetime) -> float | None:
     """Images per second between the first and last commit of the window, all workers together.
 
-    The block that opens the window is not counted: its work lies before it.
+    The block that opens the window is not counted: its work lies before it. Commits in the future
+    are of machines whose clocks are ahead; they would hide all others, and are left out.
     """
-    times = sorted((_time(record), len(record.rows) + len(record.failed)) for record in records)
+    times = sorted(commit for commit in commits if commit[0] <= now + TOLERATED) or sorted(commits)
     if not times:
         return None
     last = times[-1][0]

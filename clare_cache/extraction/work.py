@@ -4,7 +4,7 @@ A `BlockWork` is small and picklable; networks are loaded once per process, at t
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -146,7 +146,7 @@ class BlockWork:
         paths = read_request(self.store, self.request, first=first, stop=stop)
         settled = {
             f"{view}/{array}": settled_rows(
-                [writer.record(view, array, block)], retry_failed=self.retry_failed
+                writer.record(view, array, block), retry_failed=self.retry_failed
             )
             for view in self.views
             for array in self.features
@@ -213,14 +213,11 @@ _chosen: WeakKeyDictionary[Backbone, int] = WeakKeyDictionary()
 """The batch size that was tried out for these backbones, by the first of them."""
 
 
-def settled_rows(records: Iterable[CommitRecord | None], *, retry_failed: bool) -> set[int]:
+def settled_rows(record: CommitRecord | None, *, retry_failed: bool) -> tuple[int, ...]:
     """Rows that need no work: those with data and, unless they are retried, those that failed."""
-    return {
-        row
-        for record in records
-        if record is not None
-        for row in (record.rows if retry_failed else (*record.rows, *record.failed))
-    }
+    if record is None:
+        return ()
+    return record.rows if retry_failed else (*record.rows, *record.failed)
 
 
 def _block_data(writer: StoreWriter, task: BlockTask, extracted: Extracted) -> Iterator[BlockData]:

@@ -5,12 +5,14 @@ else in the arrays is NaN and is never handed out by image id.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
@@ -37,6 +39,9 @@ from clare_cache.store.schema import (
 )
 from clare_cache.store.seal import unseal
 from clare_cache.types import CLEAN, ImageId
+
+MANY = 50_000
+"""From so many images on they are looked up together."""
 
 _NOT_WHOLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What reading a torn, emptied or foreign file raises."""
@@ -68,14 +73,18 @@ class Store:
         except (OSError, ValueError, KeyError) as error:
             raise _damaged(place, error) from error
 
+    def read_index(self) -> pa.Table:
+        """`image_id` and `row` of every image, in the order of rows."""
+        try:
+            with self.place.open(INDEX_FILE) as file:
+                return pq.read_table(file, filters=[("row", "<", self.n_rows)])
+        except (OSError, ValueError) as error:
+            raise _damaged(self.place, error) from error
+
     @cached_property
     def _row_of(self) -> dict[ImageId, int]:
         # Read when first asked for: a worker needs the ids of its block alone.
-        try:
-            with self.place.open(INDEX_FILE) as file:
-                index = pq.read_table(file, filters=[("row", "<", self.n_rows)])
-        except (OSError, ValueError) as error:
-            raise _damaged(self.place, error) from error
+        index = self.read_index()
         return dict(zip(index["image_id"].to_pylist(), index["row"].to_pylist(), strict=True))
 
     @property
@@ -85,11 +94,15 @@ class Store:
 
     def ids_of_rows(self, rows: Sequence[int]) -> list[ImageId]:
         """The images of these rows, reading only their part of the index."""
-        filters = [("row", ">=", min(rows)), ("row", "<=", max(rows))]
+        found = {row: i for i, row in self.rows_between(min(rows), max(rows) + 1).items()}
+        return [found[row] for row in rows]
+
+    def rows_between(self, first: int, stop: int) -> dict[ImageId, int]:
+        """Image → row, of the rows first to stop−1, reading only their part of the index."""
+        filters = [("row", ">=", first), ("row", "<", stop)]
         with self.place.open(INDEX_FILE) as file:
             table = pq.read_table(file, filters=filters)
-        found = dict(zip(table["row"].to_pylist(), table["image_id"].to_pylist(), strict=True))
-        return [found[row] for row in rows]
+        return dict(zip(table["image_id"].to_pylist(), table["row"].to_pylist(), strict=True))
 
     @property
     def views(self) -> list[str]:
@@ -111,16 +124,30 @@ class Store:
 
     def rows_of(self, image_ids: Sequence[ImageId]) -> NDArray[np.int64]:
         """(n,) row of each image, −1 for those the store has never heard of."""
+        if len(image_ids) > MANY and "_row_of" not in self.__dict__:
+            # Once, for a whole data set: a dict of millions of ids would take gigabytes.
+            index = self.read_index()
+            found = pc.index_in(pa.array(image_ids, pa.string()), value_set=index["image_id"])
+            rows = np.append(index["row"].to_numpy(), -1)
+            return rows[found.fill_null(-1).to_numpy()]
         return np.fromiter((self._row_of.get(i, -1) for i in image_ids), np.int64, len(image_ids))
 
-    def ledger(self, view: str | None = None, arrays: Sequence[str] = ()) -> list[LedgerLine]:
-        """Images without a row and why, once per array; all views and arrays by default."""
+    def ledger(
+        self,
+        view: str | None = None,
+        arrays: Sequence[str] = (),
+        *,
+        shard: tuple[int, int] | None = None,
+    ) -> list[LedgerLine]:
+        """Images without a row and why, once per array; all views and arrays by default. Of a
+        `shard` (i, n) those in every n-th block alone."""
         lines = []
         for entry in self.description.arrays.values():
             if view not in (None, entry.view) or (arrays and entry.spec.name not in arrays):
                 continue
             for name in block_files(self.place, LEDGER_FOLDER, entry.key):
-                lines += read_ledger(self.place, name)
+                if shard is None or _block_of(name) % shard[1] == shard[0]:
+                    lines += read_ledger(self.place, name)
         return lines
 
 
@@ -281,6 +308,10 @@ def block_files(place: Place, folder: str, key: str) -> list[str]:
     return [f"{folder}/{key}/{m[0]}" for m in sorted(found, key=lambda match: int(match[1]))]
 
 
+def _block_of(name: str) -> int:
+    return int(name.rpartition("/")[2].removesuffix(".json"))
+
+
 def request_names(place: Place) -> list[str]:
     """Names of the requests, without torn ones."""
     names = (f"{REQUESTS_FOLDER}/{child}" for child in place.children(REQUESTS_FOLDER))
@@ -289,9 +320,18 @@ def request_names(place: Place) -> list[str]:
 
 def read_records(place: Place, entry: ArrayEntry) -> dict[int, CommitRecord]:
     """Commit records of one array by block; those of other declared inputs are refused."""
-    names = block_files(place, COMMITS_FOLDER, entry.key)
-    records = [read_record_file(place, entry, name) for name in names]
-    return {record.block: record for record in records}
+    return {record.block: record for record in each_record(place, entry)}
+
+
+def each_record(
+    place: Place, entry: ArrayEntry, blocks: Iterable[int] | None = None
+) -> Iterator[CommitRecord]:
+    """The commit records of one array, one at a time; of these blocks alone, without a listing."""
+    if blocks is None:
+        for name in block_files(place, COMMITS_FOLDER, entry.key):
+            yield read_record_file(place, entry, name)
+    else:
+        yield from filter(None, (read_record(place, entry, block) for block in blocks))
 
 
 def read_record(place: Place, entry: ArrayEntry, block: int) -> CommitRecord | None:

@@ -8,7 +8,7 @@ record never happened.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from clare_cache.store.metadata import array_metadata, group_metadata, index_fil
 from clare_cache.store.place import Place, open_place, sweep
 from clare_cache.store.reader import (
     Store,
+    each_record,
     open_array,
     read_ledger,
     read_record,
@@ -127,27 +128,32 @@ class StoreWriter:
 
     def add_images(self, image_ids: Iterable[ImageId]) -> int:
         """Give rows to the images that have none; the number of new rows."""
-        asked = set(image_ids)
-        if asked <= set(self.store.image_ids) and not self._is_being_replaced:
+        asked = list(image_ids)
+        if not self._unknown(asked) and not self._is_being_replaced:
             return 0  # rows never go away: no need to wait for the lock
         with setup_lock(self.place):
             self._reload()
             self._settle()
-            return self._add(sorted(asked - set(self.store.image_ids)))
+            return self._add(self._unknown(asked))
 
-    def _add(self, new: Sequence[ImageId]) -> int:
+    def _unknown(self, image_ids: Sequence[ImageId]) -> set[ImageId]:
+        rows = self.store.rows_of(image_ids)
+        return {image_ids[position] for position in np.flatnonzero(rows < 0).tolist()}
+
+    def _add(self, new: Collection[ImageId]) -> int:
         if not new:
             return 0
         block_rows = self.description.block_rows
         start = -(-self.store.n_rows // block_rows) * block_rows
-        known = self.store.image_ids
-        rows = np.concatenate([self.store.rows_of(known), np.arange(start, start + len(new))])
+        known = self.store.read_index()
+        rows = np.concatenate([known["row"].to_numpy(), np.arange(start, start + len(new))])
+        image_ids = [*known["image_id"].to_pylist(), *sorted(new)]
         # Arrays first: an index that points past an array's end would be a broken store.
         files = {
             metadata_name(key): array_metadata(entry, start + len(new))
             for key, entry in self.description.arrays.items()
         }
-        self._replace({**files, INDEX_FILE: index_file([*known, *new], rows)})
+        self._replace({**files, INDEX_FILE: index_file(image_ids, rows)})
         return len(new)
 
     def _replace(self, files: Mapping[str, bytes]) -> None:
@@ -225,6 +231,12 @@ class StoreWriter:
     def records(self, view: str, array: str) -> dict[int, CommitRecord]:
         """Commit records of one array by block, as they are on disk now."""
         return read_records(self.place, self._entry(view, array))
+
+    def each_record(
+        self, view: str, array: str, blocks: Iterable[int] | None = None
+    ) -> Iterator[CommitRecord]:
+        """The same one at a time; of these blocks alone, if they are named."""
+        return each_record(self.place, self._entry(view, array), blocks)
 
     def record(self, view: str, array: str, block: int) -> CommitRecord | None:
         """The commit record of one block, as it is on disk now."""
@@ -323,7 +335,8 @@ class StoreWriter:
         """
         name = f"{LEDGER_FOLDER}/{entry.key}/{data.block}.json"
         old = read_ledger(self.place, name) if self.place.exists(name) else []
-        lines = dict(zip(self.store.rows_of([x.image_id for x in old]).tolist(), old, strict=True))
+        row_of = self.store.rows_between(*self.rows_of_block(data.block)) if old else {}
+        lines = {row_of[line.image_id]: line for line in old}
         for row, failure in data.failed.items():
             lines[row] = LedgerLine(**asdict(failure), view=entry.view, array=entry.spec.name)
         failed = tuple(sorted(lines.keys() - rows))

@@ -144,8 +144,8 @@ def _mend_requests(
     for manifest in manifests:
         paths = paths_by_image(manifest)
         rows = store.rows_of(list(paths)).tolist()
-        asked = {r: p for r, p in zip(rows, paths.values(), strict=True) if r >= 0}
-        name, data = request_file(asked)
+        asked = sorted((r, p) for r, p in zip(rows, paths.values(), strict=True) if r >= 0)
+        name, data = request_file(np.array([r for r, _ in asked], np.int64), [p for _, p in asked])
         if name in damaged or not place.exists(name):
             place.write(name, data)
     if manifests:  # a damaged one that none of them asked for is replaced by theirs

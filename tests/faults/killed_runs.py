@@ -168,5 +168,7 @@ def content(store: Path) -> dict[str, Any]:
 
 def assert_same_store(found: Path, whole: Path) -> None:
     """Not a file more, not a file less, not a byte different."""
-    assert content(found) == content(whole)
+    left, right = content(found), content(whole)
+    assert left.keys() == right.keys()
+    assert [name for name in left if left[name] != right[name]] == []
     assert verify(open_store(found)) == []
