@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from clare_cache.manifest import Manifest
     from clare_cache.store import open_store
     from clare_cache.train.estimator import HeadClassifier
+    from clare_cache.workflow.audit import audit_manifest
+    from clare_cache.workflow.checking import check_manifest
     from clare_cache.workflow.checkpoints import import_head
     from clare_cache.workflow.features import extract
+    from clare_cache.workflow.manifests import build_manifest
     from clare_cache.workflow.prediction import predict
     from clare_cache.workflow.training import load_head, train_head
 
@@ -23,7 +26,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "HeadClassifier": "clare_cache.train.estimator",
     "Manifest": "clare_cache.manifest",
+    "audit_manifest": "clare_cache.workflow.audit",
     "build_head": "clare_cache.heads",
+    "build_manifest": "clare_cache.workflow.manifests",
+    "check_manifest": "clare_cache.workflow.checking",
     "extract": "clare_cache.workflow.features",
     "import_head": "clare_cache.workflow.checkpoints",
     "load": "clare_cache.data",
@@ -37,7 +43,10 @@ __all__ = [
     "HeadClassifier",
     "Manifest",
     "__version__",
+    "audit_manifest",
     "build_head",
+    "build_manifest",
+    "check_manifest",
     "extract",
     "import_head",
     "load",

@@ -85,7 +85,8 @@ def audit(
 def _print_findings(findings: Sequence["Finding"]) -> None:
     rows = []
     for finding in findings:
-        strongest = sorted(finding.carriers, key=lambda c: -c.auc_alone)[:3]
+        telling = [c for c in finding.carriers if c.auc_alone > 0.5]
+        strongest = sorted(telling, key=lambda c: -c.auc_alone)[:3]
         rows.append(
             (
                 _who(finding.source, finding.generator),

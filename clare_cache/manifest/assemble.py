@@ -2,10 +2,11 @@
 the expected ones."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ from clare_cache.manifest.build import BuildResult, build
 from clare_cache.manifest.catalogue import LABELS, DataSet, Expected, Part
 from clare_cache.manifest.contents import Probe
 from clare_cache.manifest.journal import Journal
-from clare_cache.manifest.layouts import LAYOUTS, Entry
+from clare_cache.manifest.layouts import LAYOUTS, Entry, Listing
 from clare_cache.manifest.table import Manifest
 from clare_cache.types import OnProgress, ignore_progress
 
@@ -46,19 +47,26 @@ def assemble(
     """
     root = Path(root)
     results = []
+    surveys: dict[tuple[Any, ...], Listing] = {}
     for part in data_set.parts:
+        layout, options = LAYOUTS[part.layout], part.options(root)
+        # Parts of one tree differ in what they keep of it; it is walked once.
+        key = (part.layout, part.under, repr(options))
+        if key not in surveys:
+            surveys[key] = layout.survey(root / part.under, options)
         result = build(
-            LAYOUTS[part.layout],
+            layout,
             root / part.under,
-            part.options(root),
+            options,
             probe=probe,
+            listing=surveys[key],
             select=partial(_selected, part=part),
             journal=journal,
             workers=workers,
             on_progress=on_progress,
         )
         results.append(_below(result, part.under))
-    joined = _joined(results)
+    joined = _joined(results, n_unmeant=_unmeant(data_set, surveys))
     if not len(joined.manifest):
         raise ManifestError(
             f"build {data_set.title} from {root}: none of its images is there. Expected "
@@ -76,6 +84,17 @@ def _selected(entries: Sequence[Entry], *, part: Part) -> list[Entry]:
     return [replace(entry, split=part.split_of(entry)) for entry in entries if part.takes(entry)]
 
 
+def _unmeant(data_set: DataSet, surveys: Mapping[tuple[Any, ...], Listing]) -> int:
+    """How many files that the layouts found are of no part."""
+    found, meant = set(), set()
+    for (_, under, _), listing in surveys.items():
+        found |= {(under, entry.path) for entry in listing.entries}
+        for part in data_set.parts:
+            if part.under == under:
+                meant |= {(under, entry.path) for entry in listing.entries if part.takes(entry)}
+    return len(found - meant)
+
+
 def _below(result: BuildResult, under: str) -> BuildResult:
     """The same with paths from the root instead of from the part's folder."""
     if not under:
@@ -86,16 +105,16 @@ def _below(result: BuildResult, under: str) -> BuildResult:
     return replace(result, manifest=moved, failures=failures)
 
 
-def _joined(results: Sequence[BuildResult]) -> BuildResult:
-    if len(results) == 1:
-        return results[0]
+def _joined(results: Sequence[BuildResult], *, n_unmeant: int) -> BuildResult:
     left_out, listed = Counter[str](), Counter[tuple[str, int]]()
     for result in results:
-        left_out.update(result.left_out or {})
+        # Parts of one tree leave out the same.
+        left_out |= Counter(result.left_out)
         listed.update(result.listed or {})
+    left_out += Counter({"not of this data set": n_unmeant})
     return BuildResult(
         manifest=join([result.manifest for result in results]),
-        failures=[failure for result in results for failure in result.failures],
+        failures=list(dict.fromkeys(f for result in results for f in result.failures)),
         other_files=results[0].other_files,
         ignored_columns=results[0].ignored_columns,
         left_out=left_out,

@@ -16,7 +16,7 @@ from clare_cache.errors import ManifestError
 from clare_cache.manifest.contents import Content, Probe, read_contents
 from clare_cache.manifest.journal import Journal
 from clare_cache.manifest.layouts.folder import Folder
-from clare_cache.manifest.layouts.listing import Entry, Layout, Options, count_listed
+from clare_cache.manifest.layouts.listing import Entry, Layout, Listing, Options, count_listed
 from clare_cache.manifest.layouts.table import Table
 from clare_cache.manifest.table import COLUMNS, Manifest, faulty_rows, refuse
 from clare_cache.types import Failure, ImageId, OnProgress, ignore_progress
@@ -50,6 +50,7 @@ def build(
     options: Options | None = None,
     *,
     probe: Probe,
+    listing: Listing | None = None,
     select: Select = list,
     journal: Journal | None = None,
     workers: int | None = None,
@@ -57,15 +58,15 @@ def build(
 ) -> BuildResult:
     """The manifest of the data set that lies under `root` in this layout.
 
-    `select` says which of the layout's entries are meant, before any file is read; `journal`
-    remembers files across interruptions.
+    `listing` is the layout's survey of this root, if it was made already. `select` says which of
+    its entries are meant, before any file is read; `journal` remembers files across interruptions.
 
     Raises ManifestError for an absent root and, all together, for every fault that the layout
     finds, paths that `group_pattern` does not match, and files listed with two labels or splits.
     """
     root, options = Path(root), options or Options()
     pattern = _compiled(options.group_pattern)
-    listing = layout.survey(root, options)
+    listing = listing or layout.survey(root, options)
     asked = f"build a manifest of {_what(layout, root, options)}"
     entries = select([replace(e, split=e.split or options.split) for e in listing.entries])
     listed = count_listed(entries)
@@ -96,7 +97,7 @@ def build(
         for entry, content in zip(entries, contents, strict=True)
         if content.image_id
     ]
-    left_out = listing.left_out + Counter({"listed again": n_repeated} if n_repeated else {})
+    left_out = listing.left_out + Counter({"listed again": n_repeated})
     return BuildResult(
         manifest=_manifest_of(rows),
         failures=listing.failures + absent + [c.failure for c in contents if c.failure],

@@ -171,3 +171,17 @@ def test_manifests_of_one_root_are_joined(tmp_path: Path):
     again = join([both.where(label=0), both.where(label=1)])
     assert isinstance(again, Manifest)
     assert again.fingerprint() == both.fingerprint()
+
+
+def test_a_tree_is_walked_once_for_all_parts_of_it(tmp_path: Path, monkeypatch):
+    from clare_cache.manifest.layouts import listing
+
+    root = tmp_path / "images"
+    MINIATURES["genimage"].write(root)
+    walked = []
+    walk = listing.walk
+    monkeypatch.setattr(listing, "walk", lambda folder: walked.append(folder) or walk(folder))
+    built = build_manifest("lare2/sdv5", root)
+    assert walked == [root]
+    # The training images of two other generators.
+    assert "left out, not of this data set: 4" in built.remarks
