@@ -176,13 +176,15 @@ def test_a_part_of_the_images_first_and_the_rest_later_gives_the_same_rows(store
     assert verify(found) == []
 
 
-def test_another_view_is_another_extraction(store, root):
+def test_more_views_cost_only_themselves(store, root):
     images = write_images(root, 3)
     extract(store, images, root)
+    before = bytes_below(store / "features.zarr/clean")
     backbone = FakeBackbone()
-    extract(store, images, root, backbones=[backbone], views=["flip"])
-    assert len(backbone.images_seen) == 3
+    report = extract(store, images, root, backbones=[backbone], views=["clean", "flip"])
+    assert len(backbone.images_seen) == report.n_decoded == 3
     assert open_store(store).views == ["clean", "flip"]
+    assert bytes_below(store / "features.zarr/clean") == before
 
 
 def test_other_inputs_are_refused_before_any_image_is_read(store, root):
