@@ -1,7 +1,8 @@
 """Peak resident memory of an extraction, at some images and at ten times as many.
 
 The networks are a stub (arithmetic on pixels, rows of an error map's size), so that what is seen is
-the pipeline's own: manifest, plan, decoding, blocks, records. Every image has bytes of its own.
+the pipeline's own: manifest, plan, decoding, blocks, records. Their libraries are loaded, as in any
+extraction; no weights are. Every image has bytes of its own.
 """
 
 import argparse
@@ -67,6 +68,10 @@ def write_images(root: Path, n_images: int) -> Manifest:
 
 def extract_once(manifest: Path, root: Path, store: Path, *, block_rows: int) -> int:
     """Peak resident bytes of this process after an extraction of all images."""
+    import diffusers  # noqa: F401
+    import open_clip  # noqa: F401
+    import torch  # noqa: F401
+
     images = paths_by_image(Manifest.read(manifest))
     report = extract_features(
         store, images, root=root, backbones=[Stub()], features=["stub"], block_rows=block_rows

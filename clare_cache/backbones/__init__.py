@@ -45,11 +45,12 @@ def load_backbones(
     clip_config: ClipConfig | None = None,
     device: str = "cpu",
     from_latents: bool = False,
+    compiled: bool = False,
 ) -> list[Backbone]:
     """The backbones that `features` need, and no other network.
 
     With `from_latents` error maps are made of rows of `vae_latent` instead of pictures, without
-    the VAE.
+    the VAE. `compiled` has Stable Diffusion's networks compiled.
 
     `sd` and `clip` name the weights (see `load_stable_diffusion` and `load_clip`). Raises
     BackboneError when a feature is unknown or its weights are not named, all faults at once, and
@@ -66,7 +67,7 @@ def load_backbones(
         parts = load_stable_diffusion(sd, prompt=config.prompt, dtype=config.dtype)
         made = [feature for feature in features if backbone_of(feature) == "error_map"]
         kind = ErrorMapFromLatent if from_latents else ErrorMapBackbone
-        backbones.append(kind(parts, config, features=made, device=device))
+        backbones.append(kind(parts, config, features=made, device=device, compiled=compiled))
     if clip is not None and "clip" in needed:
         from clare_cache.backbones.clip_models import load_clip
 

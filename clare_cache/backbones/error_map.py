@@ -18,10 +18,13 @@ from torch import Tensor
 from clare_cache.backbones.config import ErrorMapConfig
 from clare_cache.backbones.features import VAE_LATENT, ErrorMapName, read_error_map_name
 from clare_cache.backbones.numerics import (
+    compile_in_place,
     float32_products,
     full_memory,
     largest_batch,
+    padded,
     pick_device,
+    place,
     torch_dtype,
 )
 from clare_cache.backbones.stable_diffusion import StableDiffusion
@@ -62,7 +65,8 @@ class ErrorMapBackbone:
     (predicted − true) are means over draws, float32, at the timestep and ensemble of their names
     or else of `config`. They share noise: draw k of an image is the same at every timestep and in
     every ensemble, so a UNet call serves all that need it. `vae_latent` is the scaled latent
-    sample that noise is added to, float16. Raises BackboneError when the settings do not fit the
+    sample that noise is added to, float16. With `compiled` the networks are compiled for one shape
+    each, which smaller batches are padded to. Raises BackboneError when the settings do not fit the
     model.
     """
 
@@ -75,6 +79,7 @@ class ErrorMapBackbone:
         *,
         features: Sequence[str] = ("error_map",),
         device: str = "cpu",
+        compiled: bool = False,
     ) -> None:
         self.config = config
         self.preprocess = Preparation(GEOMETRY, config.size_px)
@@ -92,7 +97,10 @@ class ErrorMapBackbone:
         self.take_seconds = self._stopwatch.take
         self.largest_batch = largest_batch(self.device)
         self._parts_vae = parts.vae
-        self._unet = parts.unet.to(self.device)
+        self._unet = place(parts.unet, self.device)
+        self._compiled, self._vae_rows = compiled, 0
+        if compiled:
+            compile_in_place(self._unet)
         self._prompt = parts.prompt_embedding.to(self.device, self._unet.dtype)
         self._alphas_cumprod = parts.alphas_cumprod
         self._predicts_noise = parts.prediction_type == "epsilon"
@@ -156,7 +164,10 @@ class ErrorMapBackbone:
     @cached_property
     def _vae(self) -> Any:
         # Not before it is asked for: maps that are made from latents need no VAE.
-        return self._parts_vae.to(self.device)
+        vae: Any = place(self._parts_vae, self.device)
+        if self._compiled:
+            compile_in_place(vae.encoder)
+        return vae
 
     def __call__(
         self, batch: NDArray[np.generic], image_ids: Sequence[ImageId], wanted: Sequence[str]
@@ -199,10 +210,13 @@ class ErrorMapBackbone:
         pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
         # Contiguous, for a permuted view makes PyTorch's CPU kernels lose a digit in group norms.
         scaled = (pixels.permute(0, 3, 1, 2).float().contiguous() / 255 - 0.5) * 2
+        if self._compiled:
+            self._vae_rows = max(self._vae_rows, len(scaled))
+            scaled = padded(scaled, self._vae_rows)
         arithmetic = float32_products(self.device, self.config.vae_arithmetic)
         with self._stopwatch.measure("vae"), arithmetic:
             latents = self._vae.encode(scaled).latent_dist
-        return latents.mean, latents.std
+        return latents.mean[: len(batch)], latents.std[: len(batch)]
 
     @torch.inference_mode()
     def errors(self, latents: Tensor, noise: Tensor, timestep: int) -> Tensor:
@@ -227,9 +241,12 @@ class ErrorMapBackbone:
         return (predicted - target).unflatten(0, (n_images, n_draws))
 
     def _predict(self, noised: Tensor, step: Tensor) -> Tensor:
-        prompt = self._prompt.expand(len(noised), -1, -1)
-        rows = noised.to(self._unet.dtype)
-        return self._unet(rows, step, encoder_hidden_states=prompt).sample.float()
+        rows = noised.to(self._prompt.dtype)
+        if self._compiled:
+            rows = padded(rows, UNET_ROWS)
+        prompt = self._prompt.expand(len(rows), -1, -1)
+        found = self._unet(rows, step, encoder_hidden_states=prompt, return_dict=False)[0]
+        return found[: len(noised)].float()
 
     def _draw(self, image_ids: Sequence[ImageId], roles: Sequence[str]) -> Tensor:
         """(B, roles, channels, rows, columns) standard normal draws, made on the CPU."""
@@ -257,9 +274,10 @@ class ErrorMapFromLatent:
         *,
         features: Sequence[str],
         device: str = "cpu",
+        compiled: bool = False,
     ) -> None:
         self._backbone = ErrorMapBackbone(
-            parts, config, features=[*features, VAE_LATENT], device=device
+            parts, config, features=[*features, VAE_LATENT], device=device, compiled=compiled
         )
         self.source = self._backbone.source
         self.arrays = self._backbone.arrays

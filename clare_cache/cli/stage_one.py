@@ -107,6 +107,13 @@ def extract(
         ),
     ] = False,
     dry_run: DryRun = False,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile UNet and VAE first: minutes, once per machine type; pays on GPUs.",
+        ),
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Run the frozen networks once per image into a store; a second call does what is missing."""
@@ -147,6 +154,7 @@ def extract(
             **asked,
             from_latents=from_latents,
             codec=_codecs(codec),
+            compiled=compiled,
             cluster=cluster,
             dask=dask,
             shard=_shard(shard_index, num_shards),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.errors import ExtractError
@@ -169,6 +170,9 @@ def extract_features(
         from_latents=from_latents,
         decode_in=decode_in,
     )
+    # What reading the manifest and planning took goes back before blocks take theirs.
+    del in_order, paths, order
+    pa.default_memory_pool().release_unused()
     seconds, beside = defaultdict[str, float](float), defaultdict[str, float](float)
     seconds |= {"load": loaded, "plan": time.perf_counter() - began - loaded}
     n_decoded, notes = 0, list[str]()

@@ -50,6 +50,7 @@ class BackboneSpec:
     image_tower: ClipConfig
     device: str = "auto"
     from_latents: bool = False
+    compiled: bool = False
 
     def load(self) -> Sequence[Backbone]:
         return _load_once(self)
@@ -65,6 +66,7 @@ def _load_once(spec: BackboneSpec) -> Sequence[Backbone]:
         clip_config=spec.image_tower,
         device=spec.device,
         from_latents=spec.from_latents,
+        compiled=spec.compiled,
     )
 
 

@@ -54,6 +54,7 @@ def extract(
     shard: tuple[int, int] | None = None,
     from_latents: bool = False,
     codec: str | Mapping[str, str] | None = None,
+    compiled: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> ExtractReport:
     """Make what `store` lacks of `features` × `views` for the images of `manifest`.
@@ -92,6 +93,7 @@ def extract(
         image_tower=image_tower,
         device=device,
         latents_in=store if from_latents else None,
+        compiled=compiled,
         faults=faults,
     )
     with open_executor(cluster=cluster, dask=dask) as executor:
@@ -125,6 +127,7 @@ def backbone_spec(
     image_tower: ClipConfig | None,
     device: str,
     latents_in: str | Path | None = None,
+    compiled: bool = False,
     faults: Sequence[str] = (),
 ) -> BackboneSpec:
     """The backbones that a call of `extract` asks for.
@@ -156,6 +159,7 @@ def backbone_spec(
         image_tower=image_tower or ClipConfig(),
         device=device,
         from_latents=latents_in is not None,
+        compiled=compiled,
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clare_cache.backbones import ErrorMapConfig, error_map
+from clare_cache.backbones import ErrorMapConfig, error_map, numerics
 from clare_cache.backbones.diffusers_folder import fit_faults
 from clare_cache.backbones.error_map import ErrorMapBackbone, ErrorMapFromLatent
 from clare_cache.backbones.stable_diffusion import (
@@ -167,6 +167,39 @@ def test_maps_from_stored_latents_are_those_of_pictures_through_a_rounded_latent
         assert from_latents.declared(array) == from_pictures.declared(array)
         assert 0 < np.abs(found[array] - exact[array]).max() < 0.01 * np.abs(exact[array]).max()
     assert from_latents.declared("vae_latent") == backbone.declared("vae_latent")
+
+
+def test_compiled_networks_see_one_shape_each_and_give_the_same(backbone, batch, monkeypatch):
+    monkeypatch.setattr(numerics, "COMPILER", "eager")  # inductor's is the test marked slow
+    monkeypatch.setattr(error_map, "UNET_ROWS", 6)
+    assert_compiled_is_the_same(backbone, batch)
+
+
+@pytest.mark.slow
+def test_compiled_networks_give_the_same(backbone, batch, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    monkeypatch.setattr(error_map, "UNET_ROWS", 8)
+    assert_compiled_is_the_same(backbone, batch)
+    assert any((tmp_path / "inductor").rglob("*.so"))
+
+
+def assert_compiled_is_the_same(backbone, batch):
+    parts = load_stable_diffusion("tiny", prompt="a photo")
+    compiled = ErrorMapBackbone(parts, ErrorMapConfig(), features=LOOKS, compiled=True)
+    shapes = {"vae": set(), "unet": set()}
+    parts.vae.encoder.conv_in.register_forward_hook(
+        lambda module, inputs, output: shapes["vae"].add(len(inputs[0]))
+    )
+    parts.unet.conv_in.register_forward_hook(
+        lambda module, inputs, output: shapes["unet"].add(len(inputs[0]))
+    )
+    for rows in (slice(0, 2), slice(1, 2)):
+        found = compiled(batch[rows], IDS[rows], ["error_map"])["error_map"]
+        expected = backbone(batch[rows], IDS[rows], ["error_map"])["error_map"]
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert shapes == {"vae": {2}, "unet": {error_map.UNET_ROWS}}
+    assert compiled.declared("error_map") == backbone.declared("error_map")
 
 
 def test_what_decides_a_latent_is_what_happens_before_the_noise():
