@@ -21,7 +21,7 @@ from clare_cache.heads.protocol import BankHead
 from clare_cache.seeds import generator_for
 from clare_cache.train.checkpoint import Checkpoint, Place
 from clare_cache.train.config import Selection
-from clare_cache.train.members import Cohort, Member, State, Trained, finish, judge
+from clare_cache.train.members import Cohort, Member, State, Trained, finish, judge, plateau_of
 from clare_cache.train.score import Rows, batches_in_order, score_stacks, to_device
 from clare_cache.train.stack import Masks, Stack, stack_heads
 from clare_cache.train.teacher import Teacher
@@ -71,7 +71,8 @@ def train_members(
     n_batches = math.ceil(len(train) / batch_size) if cohorts else 0
     for epoch in range(place.epoch, epochs):
         for cohort in cohorts:
-            cohort.teacher.start_epoch(epoch, epochs)
+            factors = [plateau_of(state).factor for state in cohort.states]
+            cohort.teacher.start_epoch(epoch, epochs, n_steps=n_batches, factors=factors)
         skip = place.step if epoch == place.epoch else 0
         if checkpoint is not None and epoch == place.epoch:
             checkpoint.restore_teachers(cohorts)
@@ -80,7 +81,7 @@ def train_members(
             masks = Masks(f"{epoch}/{step}")
             shown = {order: _on(device, *batch) for order, batch in batches.items()}
             for cohort in cohorts:
-                cohort.teacher.step(*shown[cohort.order], masks=masks)
+                cohort.teacher.step(*shown[cohort.order], masks=masks, number=step)
             on_progress(
                 Progress(
                     what="train",

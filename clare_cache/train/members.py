@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clare_cache.heads.protocol import BankHead, Head
-from clare_cache.metrics import average_precision, choose_threshold, roc_auc
+from clare_cache.metrics import accuracy_at, average_precision, choose_threshold, roc_auc
 from clare_cache.train.config import OptimiserConfig, Selection
 from clare_cache.train.score import probability
+from clare_cache.train.stopping import Plateau, find_plateau
 from clare_cache.train.teacher import Lesson, Teacher
 
 
@@ -114,6 +115,7 @@ def judge(
         "val_auc": float(roc_auc(labels, log_odds)),
         "val_ap": float(average_precision(labels, log_odds)),
         "val_loss": float(np.logaddexp(0, signed).mean()),
+        "val_accuracy": float(accuracy_at(labels, log_odds, 0.0)),
     }
     line: dict[str, Any] = {"epoch": epoch + 1, **validation}
     if lesson is not None:
@@ -135,6 +137,17 @@ def judge(
             state.best_weights = {name: value.clone() for name, value in weights.items()}
         progress.best_threshold = choose_threshold(labels, probability(log_odds))
         progress.best_validation = validation
+    if plateau_of(state).is_over:
+        progress.retired = f"its validation accuracy stopped improving by epoch {epoch + 1}"
+
+
+def plateau_of(state: State) -> Plateau:
+    """What early stopping says of a member's next epoch."""
+    config = state.member.optimiser
+    if config.early_stopping == "none":
+        return Plateau(1.0, False)
+    accuracies = [line["val_accuracy"] for line in state.progress.history]
+    return find_plateau(accuracies, lr=config.lr)
 
 
 def finish(state: State) -> Trained:

@@ -11,13 +11,18 @@ from clare_cache.heads.protocol import Head
 from clare_cache.train.config import OptimiserConfig
 
 
-def learning_rate(config: OptimiserConfig, epoch: int, epochs: int) -> float:
-    """Learning rate of an epoch counted from 0.
+def learning_rate(
+    config: OptimiserConfig, epoch: int, epochs: int, *, step: int = 0, n_steps: int = 1
+) -> float:
+    """Learning rate of a step of an epoch, both counted from 0.
 
-    CoOp's cosine runs over the total number of epochs but starts after the warm-up, so it never
-    reaches zero: 2e-3 over 5 epochs with one of warm-up gives 1e-5, 2e-3, 1.809e-3, 1.309e-3,
-    6.910e-4.
+    Stepped once an epoch it is CoOp's: the cosine runs over the total number of epochs but starts
+    after the warm-up, so it never reaches zero: 2e-3 over 5 epochs with one of warm-up gives 1e-5,
+    2e-3, 1.809e-3, 1.309e-3, 6.910e-4. Stepped every step, warm-up is a line and the cosine ends
+    at zero with the last step.
     """
+    if config.stepped == "step":
+        return _rate_of_step(config, epoch * n_steps + step, epochs * n_steps, n_steps=n_steps)
     if epoch < config.warmup_epochs:
         return config.warmup_lr
     if config.schedule == "constant":
@@ -25,6 +30,16 @@ def learning_rate(config: OptimiserConfig, epoch: int, epochs: int) -> float:
     if config.schedule == "step":
         return config.lr * config.step_factor ** (epoch // config.step_epochs)
     return config.lr * 0.5 * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / epochs))
+
+
+def _rate_of_step(config: OptimiserConfig, step: int, n_all: int, *, n_steps: int) -> float:
+    n_warm = min(config.warmup_epochs * n_steps, n_all)
+    if step < n_warm:
+        return config.warmup_lr + (config.lr - config.warmup_lr) * step / n_warm
+    if config.schedule == "constant":
+        return config.lr
+    share = (step - n_warm) / max(n_all - n_warm - 1, 1)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def build_optimiser(

@@ -100,20 +100,27 @@ class Stack:
         *,
         seeds: Sequence[int],
         masks: Masks,
+        smoothing: Sequence[float] = (),
     ) -> Tensor:
-        """Each member's training loss (n,) on one batch, its dropout drawn from its seed."""
+        """Each member's training loss (n,) on one batch, its dropout drawn from its seed. Each
+        moves its share `smoothing` of every label to the other class (none: 0)."""
+        shares = torch.tensor(smoothing, device=labels.device) if any(smoothing) else None
         with _Dropout(seeds, masks, is_stacked=len(self) > 1):
             if len(self) == 1:
-                loss: Tensor = self._template(features, labels)
-                return loss[None]
-            return self._map(lambda call: call(features, labels))
+                loss: Tensor = self._template(features, labels, shares)
+                return loss.view(1)
+            return self._map(
+                lambda call: call(
+                    features, labels, None if shares is None else shares[_Dropout.member]
+                )
+            )
 
     def scores(self, features: Mapping[str, Tensor]) -> Tensor:
         """Each member's log-odds of "fake" (n, B), in evaluation mode."""
         if len(self) == 1:
             return self.heads[0](features).score[None]
         with _Dropout((), None, is_stacked=True):
-            return self._map(lambda call: call(features, None))
+            return self._map(lambda call: call(features, None, None))
 
     def _map(self, ask: Callable[[Callable[..., Tensor]], Tensor]) -> Tensor:
         names = {**self.trainable, **self._each}
@@ -169,9 +176,15 @@ class _WithLoss(nn.Module):
         super().__init__()
         self.head = head
 
-    def forward(self, features: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
+    def forward(
+        self, features: Mapping[str, Tensor], labels: Tensor | None, smoothing: Tensor | None
+    ) -> Tensor:
         output = self.head(features)
         found: Tensor = output.score if labels is None else self.head.loss(output, labels)
+        if labels is not None and smoothing is not None:
+            # Cross-entropy is linear in its target; a contrastive term sees which labels are
+            # alike, and that stays.
+            found = torch.lerp(found, self.head.loss(output, 1 - labels), smoothing)
         return found
 
 

@@ -8,6 +8,7 @@ Clipping, which does not, is done here for each member.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,13 @@ class Teacher:
         self.stack = Stack(heads)
         self.seconds = 0.0
         self._configs, self._seeds = list(configs), list(seeds)
-        edges = [n for n in range(1, len(configs)) if configs[n] != configs[n - 1]]
+        self._smoothing = [config.label_smoothing for config in configs]
+        # Members whose rate may fall at different times cannot share an optimiser.
+        edges = [
+            n
+            for n in range(1, len(configs))
+            if configs[n] != configs[n - 1] or configs[n].early_stopping != "none"
+        ]
         self._groups = [
             self._group(first, last)
             for first, last in zip([0, *edges], [*edges, len(configs)], strict=True)
@@ -67,11 +74,13 @@ class Teacher:
         )
         return _Group(first, last, config, optimiser, parameters)
 
-    def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Sets the rates of an epoch counted from 0, and forgets the losses of the last."""
-        for group in self._groups:
-            for options in group.optimiser.param_groups:
-                options["lr"] = learning_rate(group.config, epoch, epochs)
+    def start_epoch(
+        self, epoch: int, epochs: int, *, n_steps: int = 1, factors: Sequence[float] = ()
+    ) -> None:
+        """Begins an epoch counted from 0, and forgets the losses of the last. `factors` are by
+        what early stopping multiplies each member's rate."""
+        self._rate = partial(learning_rate, epoch=epoch, epochs=epochs, n_steps=n_steps)
+        self._factors = list(factors) or [1.0] * len(self.stack)
         device = next(iter(self.stack.trainable.values())).device
         n = len(self.stack)
         self._epoch = epoch
@@ -80,11 +89,18 @@ class Teacher:
         self._is_live = torch.ones(n, dtype=torch.bool, device=device)
         self._last_loss = torch.zeros(n, device=device)
 
-    def step(self, features: Mapping[str, Tensor], labels: Tensor, *, masks: Masks) -> None:
-        """One step of every member on one batch. A member whose loss is not finite stands still
-        from then on, as far as its momentum lets it; nothing of it is kept."""
+    def step(
+        self, features: Mapping[str, Tensor], labels: Tensor, *, masks: Masks, number: int = 0
+    ) -> None:
+        """Step `number` of the epoch, of every member on one batch. A member whose loss is not
+        finite stands still from then on, as far as its momentum lets it; nothing of it is kept."""
         began = time.perf_counter()
-        losses = self.stack.losses(features, labels, seeds=self._seeds, masks=masks)
+        for group in self._groups:
+            for options in group.optimiser.param_groups:
+                options["lr"] = self._factors[group.first] * self._rate(group.config, step=number)
+        losses = self.stack.losses(
+            features, labels, seeds=self._seeds, masks=masks, smoothing=self._smoothing
+        )
         # No `.item()` here: on a GPU it would wait for each stack in turn.
         found = losses.detach()
         self._last_loss = torch.where(self._is_live, found, self._last_loss)

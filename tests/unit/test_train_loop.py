@@ -19,6 +19,7 @@ from clare_cache.train.checkpoint import Checkpoint
 from clare_cache.train.config import OptimiserConfig
 from clare_cache.train.loop import Member, train_members
 from clare_cache.train.score import probability, score
+from clare_cache.train.stack import Masks, Stack
 from tests.feature_data import EMBEDDING, SPECS, make_manifest, make_store
 
 SHAPES = {name: spec.shape for name, spec in SPECS.items()}
@@ -271,7 +272,8 @@ def test_the_best_epoch_is_the_one_selected_by_validation(train, validation, sel
         ]
         assert found.best_epoch == 1 + ranked.index(max(ranked))
         best = found.history[found.best_epoch - 1]
-        assert found.validation == {k: best[k] for k in ("val_auc", "val_ap", "val_loss")}
+        names = ("val_auc", "val_ap", "val_loss", "val_accuracy")
+        assert found.validation == {name: best[name] for name in names}
         assert found.retired == ""
 
 
@@ -440,3 +442,53 @@ def test_progress_counts_the_batches_of_all_epochs(train, validation):
 def test_heads_need_only_their_own_arrays(store, train, validation):
     rows = load(store, make_manifest(range(N_TRAIN)), needs=[EMBEDDING.name])
     assert_equal(run([linear()], rows, validation)[0], run([linear()], train, validation)[0])
+
+
+# Settings of the literature
+
+
+def test_label_smoothing_moves_its_share_of_each_label(train, validation):
+    """Beside torch's own, whose share is spread over both classes: 2 x ours."""
+    features, labels = train.batch(np.arange(20))
+    head = build_head("linear_probe", shapes=SHAPES, seed=1)
+    stack = Stack([head])
+    (found,) = stack.losses(features, labels, seeds=[0], masks=Masks("0/0"), smoothing=[0.1])
+    logits = head(features).class_logits
+    assert torch.allclose(found, F.cross_entropy(logits, labels, label_smoothing=0.2))
+
+
+def test_members_of_a_stack_have_their_own_smoothing(train, validation):
+    features, labels = train.batch(np.arange(20))
+    features = {name: tensor.float() for name, tensor in features.items()}
+    shares = [0.0, 0.1, 0.3]
+    heads = [build_head("rine", shapes=SHAPES, seed=n, depth=1, width=8) for n in range(3)]
+    alone = [
+        Stack([head]).losses(features, labels, seeds=[5], masks=Masks("0/0"), smoothing=[share])
+        for head, share in zip(heads, shares, strict=True)
+    ]
+    found = Stack(heads).losses(
+        features, labels, seeds=[5] * 3, masks=Masks("0/0"), smoothing=shares
+    )
+    assert torch.allclose(found, torch.cat(alone), rtol=1e-5)
+    assert not torch.allclose(found, Stack(heads).losses(
+        features, labels, seeds=[5] * 3, masks=Masks("0/0")
+    ))  # fmt: skip
+
+
+def test_a_cosine_stepped_every_step_ends_at_zero(train, validation):
+    member = linear(schedule="cosine", stepped="step", warmup_epochs=1)
+    (found,) = run([member], train, validation, epochs=3)
+    assert [line["lr"] for line in found.history][-1] == pytest.approx(0, abs=1e-12)
+    assert found.history[0]["lr"] < 0.05
+
+
+def test_early_stopping_lowers_each_members_rate_and_ends_it(train, validation):
+    # A rate that changes nothing: no epoch is progress after the first.
+    still = [linear("a", lr=2e-6, early_stopping="ufd"), linear("b", lr=3e-5, early_stopping="ufd")]
+    going = linear("c", lr=2e-6)
+    a, b, c = run([*still, going], train, validation, epochs=14)
+    assert a.retired == "its validation accuracy stopped improving by epoch 6"
+    assert len(a.history) == 6
+    assert [line["lr"] for line in b.history] == pytest.approx([3e-5] * 6 + [3e-6] * 6)
+    assert b.retired == "its validation accuracy stopped improving by epoch 12"
+    assert (c.retired, len(c.history)) == ("", 14)

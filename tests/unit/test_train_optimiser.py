@@ -49,6 +49,28 @@ def test_rine_s_fifteen_epochs_fall_to_a_tenth_twice():
     assert found == pytest.approx([1e-3] * 5 + [1e-4] * 5 + [1e-5] * 5)
 
 
+def test_every_step_a_line_then_a_cosine_that_ends_at_zero():
+    config = OptimiserConfig(
+        lr=1.0, schedule="cosine", stepped="step", warmup_epochs=1, warmup_lr=0.2
+    )
+    found = [
+        learning_rate(config, epoch, 3, step=step, n_steps=4)
+        for epoch in range(3)
+        for step in range(4)
+    ]
+    assert found[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert found[4:] == sorted(found[4:], reverse=True)
+    assert found[-1] == pytest.approx(0, abs=1e-12)
+    assert found[7] + found[8] == pytest.approx(1.0)
+
+
+def test_every_step_constant_after_the_warm_up():
+    config = OptimiserConfig(lr=1.0, stepped="step", warmup_epochs=1, warmup_lr=0.5)
+    assert [learning_rate(config, e, 2, step=s, n_steps=2) for e in (0, 1) for s in (0, 1)] == [
+        0.5, 0.75, 1.0, 1.0
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("settings", "kind", "expected"),
     [

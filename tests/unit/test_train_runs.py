@@ -65,7 +65,7 @@ def test_a_run_folder_gives_the_head_back(tmp_path, trained):
     assert (folder / "recipe.yaml").read_text(encoding="utf-8") == "about: {title: ×}\n"
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert lines == list(result.history)
-    assert lines[0].keys() == {"epoch", "train_loss", "val_auc", "val_ap", "val_loss", "lr"}
+    assert lines[0].keys() == {"epoch", "train_loss", "val_auc", "val_ap", "val_loss", "val_accuracy", "lr"}
     head, config = load_head(folder)
     assert np.array_equal(score([head], validation)[0], score([result.head], validation)[0])
     assert config["threshold"] == result.threshold
