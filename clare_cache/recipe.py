@@ -208,6 +208,28 @@ class Recipe(_Section):
         found = self.with_heads([section])
         return found.model_copy(update={"train": self.train_of(head)})
 
+    def with_training(self, **changes: Any) -> "Recipe":
+        """The recipe with some settings of `train` changed; None changes nothing.
+
+        Raises RecipeError for values that a setting cannot have.
+        """
+        asked = {name: value for name, value in changes.items() if value is not None}
+
+        def changed(train: TrainConfig) -> TrainConfig:
+            return TrainConfig(**{**train.model_dump(), **asked})
+
+        try:
+            heads = [
+                head if head.train is None else
+                head.model_copy(update={"train": changed(head.train)})
+                for head in self.head
+            ]  # fmt: skip
+            return self.with_heads(heads).model_copy(update={"train": changed(self.train)})
+        except ValidationError as error:
+            faults = [f"{fault['loc'][0]}: {_spoken(fault)}" for fault in error.errors()]
+            raise_faults(RecipeError, f"recipe {self.about.title}", faults)
+            raise
+
     def with_heads(self, heads: Sequence[HeadSection]) -> "Recipe":
         """The recipe with these of its heads, and what is expected of them."""
         labels = {head.label for head in heads}

@@ -50,6 +50,7 @@ def show_board(out: Path) -> None:
             str(row["label"]),
             str(row["rank"]),
             *(f"{row[name]:.4f}" for name in ("val_auc", "val_ap", "val_loss")),
+            f"{row['val_coverage']:.1%}",
             _mean(row["mean"], row["deviation"], row["n_seeds"]),
             str(row["best_epoch"]),
             f"{row['threshold']:.3f}",
@@ -58,8 +59,8 @@ def show_board(out: Path) -> None:
         for row in board.head(ROWS_SHOWN).to_dict("records")
     ]
     print_table(
-        ["run", "rank", "val AUC", "val AP", "val loss", "over seeds", "epoch", "threshold",
-         "parameters"],
+        ["run", "rank", "val AUC", "val AP", "val loss", "coverage", "over seeds", "epoch",
+         "threshold", "parameters"],
         rows,
         title=f"ranked on validation (all in {out / f'{BOARD}.csv'})",
     )  # fmt: skip

@@ -37,6 +37,10 @@ def train_head(
     budget_minutes: Annotated[
         float | None, typer.Option(help="End training after so long, with what there is.")
     ] = None,
+    validate_on: Annotated[
+        str | None,
+        typer.Option(help="`group` or `held-out-generator`; default: the recipe's."),
+    ] = None,
     again: Annotated[bool, typer.Option(help="Train finished heads again.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the heads, predicted time and memory; stop.")
@@ -55,6 +59,7 @@ def train_head(
     from clare_cache.workflow.training import train_head as train
 
     asked = read_recipe(recipe, changes=change, sample=sample, seeds=seeds).select_heads(head)
+    asked = asked.with_training(validate_on=validate_on)
     if dry_run:
         passes, finished = forecast(
             asked, store=store, manifest=manifest, out=out, clip=clip, device=device, again=again

@@ -20,6 +20,7 @@ BOARD_COLUMNS = {
     "val_auc": "area under the ROC curve on validation, at the kept epoch",
     "val_ap": "average precision on validation",
     "val_loss": "cross-entropy on validation",
+    "val_coverage": "share of the validation images that have features",
     "mean": "mean of what the ranking looks at, over the seeds of this configuration",
     "deviation": "its standard deviation over them; nothing for a single seed",
     "n_seeds": "seeds of this configuration",
@@ -91,6 +92,11 @@ def mean_over_seeds(tables: Mapping[Path, pd.DataFrame]) -> pd.DataFrame:
     return found.reset_index()
 
 
+def _coverage(train: Mapping[str, Any]) -> float:
+    there, missing = train.get("n_validation_images"), train.get("n_validation_missing", 0)
+    return np.nan if not there else there / (there + missing)
+
+
 def _row(config: Mapping[str, Any]) -> dict[str, Any]:
     train, validation = config.get("train", {}), config.get("validation", {})
     select = train.get("select", "val_auc")
@@ -102,6 +108,7 @@ def _row(config: Mapping[str, Any]) -> dict[str, Any]:
         "family": config["family"],
         "seed": config.get("seed_of_run"),
         **{key: validation.get(key, np.nan) for key in ("val_auc", "val_ap", "val_loss")},
+        "val_coverage": _coverage(train),
         "value": -value if name == "val_loss" else value,
         "best_epoch": train.get("best_epoch"),
         "threshold": config["threshold"],

@@ -9,7 +9,7 @@ from clare_cache.manifest.build import BuildResult, build, build_csv, build_fold
 from clare_cache.manifest.check import Fault, check
 from clare_cache.manifest.contents import Header, Probe
 from clare_cache.manifest.layouts import LAYOUTS, PICKS, Layout, Options
-from clare_cache.manifest.split import split_by_group
+from clare_cache.manifest.split import hold_out_generators, split_by_group
 from clare_cache.manifest.table import COLUMNS, Manifest
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "build_csv",
     "build_folder",
     "check",
+    "hold_out_generators",
     "join",
     "split_by_group",
 ]

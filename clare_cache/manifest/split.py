@@ -9,6 +9,7 @@ import pandas as pd
 from clare_cache.errors import ManifestError, raise_faults
 from clare_cache.manifest.table import COLUMNS, Manifest
 from clare_cache.seeds import seed_for
+from clare_cache.types import FAKE
 
 _DEFAULT = MappingProxyType({"train": 0.8, "val": 0.2})
 
@@ -46,6 +47,39 @@ def split_by_group(
     )
     split_of = _dealt_out([(name, sizes[name]) for name in order], fractions)
     return Manifest(rows.assign(split=unit.map(split_of).astype("string")))
+
+
+def hold_out_generators(
+    manifest: Manifest, *, share: float, seed: int = 0
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Rows of splits train and val such that val has fakes of held-out generators alone, and train
+    none of them; and the names of these generators, `share` of all but at least one.
+
+    What holds real images stays in its split; fakes that stand alone go where their generator
+    is. Rows are left out where a group mixes both: a held-out fake beside a real image that is
+    trained on, and the reverse. Raises ManifestError for fewer than two generators.
+    """
+    rows = manifest.rows
+    is_fake = rows["label"] == FAKE
+    names = sorted(set(rows.loc[is_fake, "generator"]))
+    if len(names) < 2:
+        raise ManifestError(
+            f"hold out a generator: expected fakes of at least 2 generators, found "
+            f"{', '.join(names) or 'none'}. Validate on held-out groups instead."
+        )
+    n_held = min(max(round(share * len(names)), 1), len(names) - 1)
+    drawn = sorted(names, key=lambda name: seed_for(seed, name, "held-out-generator"))
+    held = tuple(sorted(drawn[:n_held]))
+    is_held = is_fake & rows["generator"].isin(held)
+    unit = _units(rows)
+    kinds = pd.DataFrame({"real": ~is_fake, "held": is_held, "other": is_fake & ~is_held})
+    there = kinds.groupby(unit).any().reindex(unit.to_numpy()).reset_index(drop=True)
+    split = rows["split"].astype(object)
+    split = split.mask(there["held"] & ~there["real"] & ~there["other"], "val")
+    split = split.mask(there["other"] & ~there["real"] & ~there["held"], "train")
+    keep = ~is_fake | (is_held == (split == "val"))
+    kept = rows.assign(split=split.astype("string"))[keep.to_numpy(bool)]
+    return Manifest(kept.reset_index(drop=True)), held
 
 
 def _refuse_bad_request(fractions: Mapping[str, float], stratify: Sequence[str]) -> None:

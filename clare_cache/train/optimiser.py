@@ -21,7 +21,7 @@ def learning_rate(
     2e-3, 1.809e-3, 1.309e-3, 6.910e-4. Stepped every step, warm-up is a line and the cosine ends
     at zero with the last step.
     """
-    if config.stepped == "step":
+    if config.update_lr == "step":
         return _rate_of_step(config, epoch * n_steps + step, epochs * n_steps, n_steps=n_steps)
     if epoch < config.warmup_epochs:
         return config.warmup_lr

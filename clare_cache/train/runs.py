@@ -11,6 +11,7 @@ from clare_cache.files import write_text
 from clare_cache.heads.files import save_head
 from clare_cache.train.config import TrainConfig
 from clare_cache.train.loop import Trained
+from clare_cache.types import FAKE
 
 HISTORY_FILE = "history.jsonl"
 RECIPE_FILE = "recipe.yaml"
@@ -22,12 +23,11 @@ def describe_run(
     trained: Trained, train: FeatureData, validation: FeatureData, config: TrainConfig
 ) -> dict[str, Any]:
     """What `config.json` says beside the head itself: how it was trained, chosen and on what."""
-    groups = validation.rows["group"].nunique()
     fakes = train.rows.loc[train.rows["label"] == 1, "generator"]
     return {
         "label": trained.label,
         "threshold": trained.threshold,
-        "threshold_from": f"validation: {len(validation)} images of {groups} groups",
+        "threshold_from": _spoken(validation, set(fakes)),
         "validation": dict(trained.validation),
         "train": {
             **config.model_dump(),
@@ -38,6 +38,7 @@ def describe_run(
             "n_images": len(train),
             "n_missing": len(train.missing),
             "n_validation_images": len(validation),
+            "n_validation_missing": len(validation.missing),
             "generators": sorted(set(fakes)),
         },
         "features": {
@@ -45,6 +46,17 @@ def describe_run(
         },
         "versions": {name: version(name) for name in ("clare-cache", "torch", "numpy")},
     }
+
+
+def _spoken(validation: FeatureData, trained_on: set[str]) -> str:
+    rows = validation.rows
+    text = f"validation: {len(rows)} images of {rows['group'].nunique()} groups"
+    if missing := len(validation.missing):
+        text += f", {missing} more without features"
+    generators = set(rows.loc[rows["label"] == FAKE, "generator"])
+    if generators.isdisjoint(trained_on):
+        text += f"; fakes of {', '.join(sorted(generators))}, not trained on"
+    return text
 
 
 def save_run(

@@ -184,7 +184,7 @@ class _WithLoss(nn.Module):
         if labels is not None and smoothing is not None:
             # Cross-entropy is linear in its target; a contrastive term sees which labels are
             # alike, and that stays.
-            found = torch.lerp(found, self.head.loss(output, 1 - labels), smoothing)
+            found = torch.lerp(found, self.head.loss(output, 1 - labels), smoothing.to(found.dtype))
         return found
 
 

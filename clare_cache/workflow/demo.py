@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from clare_cache.evaluate import ALL
 from clare_cache.files import read_json, write_bytes
 from clare_cache.images import encode_png
 from clare_cache.recipe import read_recipe
@@ -100,6 +101,10 @@ def _photograph(name: str) -> Pixels:
 
 def _scores(run: Path) -> str:
     rows = read_json(run / METRICS_FILE)["table"]
-    test = {r["generator"]: r["average_precision"] for r in rows if r["split"] == "test"}
-    values = ", ".join(f"{name} {value:.3f}" for name, value in test.items())
-    return f"{run.name}: average precision on test: {values}"
+    test = {r["generator"]: r for r in rows if r["split"] == "test"}
+    values = ", ".join(f"{name} {r['average_precision']:.3f}" for name, r in test.items())
+    whole = test[ALL]
+    return (
+        f"{run.name}: average precision on test, {whole['n_scored']} of {whole['n_asked']} images "
+        f"scored: {values}"
+    )

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import pandas as pd
+
 from clare_cache.backbones import backbone_of, load_text_tower, settings_of
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.data.regions import stored
@@ -11,7 +13,7 @@ from clare_cache.errors import HeadError, TrainError, raise_faults
 from clare_cache.evaluate import TRAINING, VALIDATION
 from clare_cache.fingerprint import differences
 from clare_cache.heads.protocol import TextTower
-from clare_cache.manifest import Manifest, split_by_group
+from clare_cache.manifest import Manifest, hold_out_generators, split_by_group
 from clare_cache.recipe import Backbones, Recipe
 from clare_cache.store import ArrayEntry, Store
 from clare_cache.types import CLEAN, FAKE, REAL
@@ -33,12 +35,16 @@ def hold_out(manifest: Manifest, recipe: Recipe) -> tuple[Manifest, Manifest]:
             f"{', '.join(s or '(none)' for s in splits)}. "
             "Name folders train/ and test/, or use `clare-cache manifest split`."
         )
+    share, seed = recipe.train.validation_fraction, recipe.train.seed
     if len(validation):
-        return train, Manifest.from_rows(validation.rows.assign(split="val"))
-    share = recipe.train.validation_fraction
-    divided = split_by_group(train, {"train": 1 - share, "val": share}, seed=recipe.train.seed)
+        both = pd.concat([train.rows, validation.rows.assign(split="val")], ignore_index=True)
+        divided = Manifest.from_rows(both)
+    else:
+        divided = split_by_group(train, {"train": 1 - share, "val": share}, seed=seed)
+    if recipe.train.validate_on == "held-out-generator":
+        divided, _ = hold_out_generators(divided, share=share, seed=seed)
     parts = divided.where(split="train"), divided.where(split="val")
-    if any(part.rows["label"].nunique() < 2 for part in parts):
+    if not len(validation) and any(part.rows["label"].nunique() < 2 for part in parts):
         counts = train.rows.groupby("label")["group"].nunique()
         raise TrainError(
             f"train-head: split train has {counts.get(REAL, 0)} groups with real and "

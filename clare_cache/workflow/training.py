@@ -22,7 +22,9 @@ from clare_cache.recipe import Recipe
 from clare_cache.store import open_store
 from clare_cache.train.checkpoint import Checkpoint
 from clare_cache.train.loop import train_members
+from clare_cache.train.numerics import numerics
 from clare_cache.train.runs import describe_run, save_run
+from clare_cache.train.sampling import BalancedData
 from clare_cache.types import CLEAN, OnProgress, ignore_progress
 from clare_cache.workflow.inputs import as_extracted, hold_out, origin, text_tower
 from clare_cache.workflow.members import (
@@ -88,19 +90,22 @@ def train_head(
         checkpoint = Checkpoint(
             Path(out) / CHECKPOINTS / fingerprint([prints[s.label] for s in sections])
         )
-        trained, burst = train_members(
-            [build_member(recipe, s, shapes=train.shapes, text=text) for s in sections],
-            train,
-            validation,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            select=config.select,
-            device=pick_device(device),
-            checkpoint=checkpoint,
-            deadline=deadline,
-            on_progress=on_progress,
-        )
+        shown = train if config.sampling == "all" else BalancedData(train, config.sampling)
+        on = pick_device(device)
+        with numerics(config.precision, deterministic=config.deterministic, device=on):
+            trained, burst = train_members(
+                [build_member(recipe, s, shapes=train.shapes, text=text) for s in sections],
+                shown,
+                validation,
+                epochs=config.epochs,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                select=config.select,
+                device=on,
+                checkpoint=checkpoint,
+                deadline=deadline,
+                on_progress=on_progress,
+            )
         by_label = {section.label: section for section in sections}
         for result in trained:
             section = by_label[result.label]

@@ -476,7 +476,7 @@ def test_members_of_a_stack_have_their_own_smoothing(train, validation):
 
 
 def test_a_cosine_stepped_every_step_ends_at_zero(train, validation):
-    member = linear(schedule="cosine", stepped="step", warmup_epochs=1)
+    member = linear(schedule="cosine", update_lr="step", warmup_epochs=1)
     (found,) = run([member], train, validation, epochs=3)
     assert [line["lr"] for line in found.history][-1] == pytest.approx(0, abs=1e-12)
     assert found.history[0]["lr"] < 0.05

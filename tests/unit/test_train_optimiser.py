@@ -51,7 +51,7 @@ def test_rine_s_fifteen_epochs_fall_to_a_tenth_twice():
 
 def test_every_step_a_line_then_a_cosine_that_ends_at_zero():
     config = OptimiserConfig(
-        lr=1.0, schedule="cosine", stepped="step", warmup_epochs=1, warmup_lr=0.2
+        lr=1.0, schedule="cosine", update_lr="step", warmup_epochs=1, warmup_lr=0.2
     )
     found = [
         learning_rate(config, epoch, 3, step=step, n_steps=4)
@@ -65,7 +65,7 @@ def test_every_step_a_line_then_a_cosine_that_ends_at_zero():
 
 
 def test_every_step_constant_after_the_warm_up():
-    config = OptimiserConfig(lr=1.0, stepped="step", warmup_epochs=1, warmup_lr=0.5)
+    config = OptimiserConfig(lr=1.0, update_lr="step", warmup_epochs=1, warmup_lr=0.5)
     assert [learning_rate(config, e, 2, step=s, n_steps=2) for e in (0, 1) for s in (0, 1)] == [
         0.5, 0.75, 1.0, 1.0
     ]  # fmt: skip

@@ -47,6 +47,7 @@ def test_a_description_says_how_and_on_what_the_head_was_trained(trained):
         "n_images": 39,
         "n_missing": 1,
         "n_validation_images": 18,
+        "n_validation_missing": 0,
         "generators": ["gan"],
     }
 
@@ -65,7 +66,15 @@ def test_a_run_folder_gives_the_head_back(tmp_path, trained):
     assert (folder / "recipe.yaml").read_text(encoding="utf-8") == "about: {title: ×}\n"
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert lines == list(result.history)
-    assert lines[0].keys() == {"epoch", "train_loss", "val_auc", "val_ap", "val_loss", "val_accuracy", "lr"}
+    assert lines[0].keys() == {
+        "epoch",
+        "train_loss",
+        "val_auc",
+        "val_ap",
+        "val_loss",
+        "val_accuracy",
+        "lr",
+    }
     head, config = load_head(folder)
     assert np.array_equal(score([head], validation)[0], score([result.head], validation)[0])
     assert config["threshold"] == result.threshold
