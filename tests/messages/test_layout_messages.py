@@ -25,7 +25,7 @@ def test_a_name_of_nothing(tmp_path):
     assert message_of("imagenet", tmp_path) == (
         "manifest build imagenet: expected a layout (folder, csv, forensynths, ufd-diffusion, "
         "genimage, df40, deepfakebench, synthbuster, ldm-trainingset, lare-list, sidbench, "
-        "hf-imagefolder, webdataset), the name of a shipped data set "
+        "clipping, hf-imagefolder, webdataset), the name of a shipped data set "
         f"({', '.join(shipped_data_sets())}) or a YAML file, found none of them. "
         "`clare-cache manifest build --list` says a line about each."
     )
@@ -157,3 +157,22 @@ def build_tree_of(name: str) -> str:
 
     assert name in {miniature.layout for miniature in MINIATURES.values()}
     return LAYOUTS[name].tree
+
+
+def test_json_tables_of_another_shape(tmp_path):
+    put_text(tmp_path, "t.json", '{"path": "a.png"}')
+    assert message_of("csv", tmp_path, table=tmp_path / "t.json") == (
+        f"{tmp_path}/t.json: expected a list of objects with path and label, found something else. "
+        "JSON lists of face videos are for the layouts df40 and deepfakebench."
+    )
+    assert message_of("csv", tmp_path, table=tmp_path / "u.json") == (
+        f"{tmp_path}/u.json: there is no such file. Correct the path."
+    )
+    put_text(tmp_path, "v.json", "[")
+    assert message_of("csv", tmp_path, table=tmp_path / "v.json").startswith(
+        f"{tmp_path}/v.json: cannot be read as .json: Expecting value"
+    )
+    assert message_of("csv", tmp_path) == (
+        "manifest build csv: expected one --table FILE, found 0. Name the table that lists the "
+        "images."
+    )

@@ -20,6 +20,7 @@ MINIATURES: dict[str, Miniature] = {
     "ldm-trainingset": Miniature("ldm-trainingset", trees._ldm, trees.LDM, n_absent=1),
     "lare-list": Miniature("lare-list", trees._lare, trees.LARE, tables=("lists",), n_absent=1),
     "sidbench": Miniature("sidbench", trees._files(trees.SIDBENCH), trees.SIDBENCH),
+    "clipping": Miniature("clipping", trees._clipping, trees.CLIPPING),
     "hf-imagefolder": Miniature("hf-imagefolder", trees._hub, trees.HUB, n_absent=1),
     "webdataset": Miniature("webdataset", trees._webdataset, trees.WEBDATASET),
 }

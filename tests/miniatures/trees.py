@@ -209,6 +209,21 @@ SIDBENCH: tuple[Row, ...] = (
     ("synthbuster/firefly/r000da54ft.png", 1, "", "synthbuster", "firefly"),
 )
 
+CLIPPING: tuple[Row, ...] = (
+    ("progan/images/train/n01440764/a.png", 0, "train", "progan", "real"),
+    ("progan/images/train/n01443537/a.png", 1, "train", "progan", "progan"),
+    ("progan/images/val/n01440764/b.png", 0, "val", "progan", "real"),
+    ("progan/images/val/n01443537/b.png", 1, "val", "progan", "progan"),
+    ("firefly/images/val/n01440764/c.jpg", 0, "val", "firefly", "real"),
+    ("firefly/images/val/n01443537/c.jpg", 1, "val", "firefly", "firefly"),
+)
+
+
+def _clipping(root: Path) -> None:
+    _files(CLIPPING)(root)
+    put_text(root, "progan/classnames.txt", "n01440764 real\nn01443537 fake\n")
+
+
 HUB: tuple[Row, ...] = (
     ("train/a.png", 0, "train", "images", "real"),
     ("train/sub/b.jpg", 1, "train", "images", "flux"),

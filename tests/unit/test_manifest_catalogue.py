@@ -64,7 +64,7 @@ def test_the_readme_lists_every_data_set_and_every_column():
 
 def test_every_layout_of_a_published_data_set_has_a_description():
     described = {part.layout for name in NAMES for part in read_data_set(name).parts}
-    own = {"folder", "csv", "hf-imagefolder", "webdataset", "lare-list"}
+    own = {"folder", "csv", "hf-imagefolder", "webdataset", "lare-list", "clipping"}
     assert described | own == set(LAYOUTS)
 
 

@@ -180,3 +180,10 @@ def test_fakes_in_folders_called_as_celeb_dfs_reals_are_fakes(tmp_path):
     put(root, "DF40/sd2.1/cdf/Celeb-real/frames/id0_0000/0.png")
     [label] = build_manifest("df40", root).manifest.rows["label"]
     assert label == 1
+
+
+def test_a_json_list_of_records_is_a_table(tmp_path):
+    put(tmp_path / "images", "a.png", "b.png")
+    put_text(tmp_path, "t.json", '[{"path": "a.png", "label": 0}, {"path": "b.png", "label": 1}]')
+    built = build_manifest("csv", tmp_path / "images", table=tmp_path / "t.json")
+    assert built.manifest.rows["label"].tolist() == [0, 1]

@@ -4,6 +4,7 @@ To add one: a class with `name`, `summary`, `tree`, `takes` and `survey` (see `l
 line in LAYOUTS, and a miniature of the real tree in `tests/miniatures`.
 """
 
+from clare_cache.manifest.layouts.clipping import Clipping
 from clare_cache.manifest.layouts.faces import DeepfakeBench, Df40
 from clare_cache.manifest.layouts.folder import Folder
 from clare_cache.manifest.layouts.forensynths import ForenSynths, UfdDiffusion
@@ -28,6 +29,7 @@ _ALL: tuple[Layout, ...] = (
     LdmTrainingSet(),
     LareList(),
     SidBench(),
+    Clipping(),
     HfImageFolder(),
     WebDataset(),
 )

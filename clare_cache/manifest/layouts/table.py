@@ -1,5 +1,6 @@
 """Somebody's table: a path and a label in each row, other manifest columns taken over."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,14 +18,14 @@ _TAKEN = ("split", "source", "generator", "family", "group", "frame", "image_id"
 
 
 class Table:
-    """A .csv, .parquet or .jsonl file with `path` and `label` (0, 1, real or fake).
+    """A .csv, .parquet, .jsonl or .json file with `path` and `label` (0, 1, real or fake).
 
     Paths are relative to the root, or absolute inside it; `./a.png` is `a.png`. Size and format
     are measured, whatever the table says.
     """
 
     name = "csv"
-    summary = "a table (.csv, .parquet, .jsonl) with path and label columns: --table FILE"
+    summary = "a table (.csv, .parquet, .jsonl, .json) with path and label columns: --table FILE"
     tree = "the files that the table names"
     takes = frozenset({"tables", "columns"})
 
@@ -36,9 +37,26 @@ class Table:
             )
         [path] = options.tables
         asked = f"build a manifest of {path}"
-        table = renamed(read_table(path), options.columns, asked=asked)
+        read = _json_records if path.suffix.lower() == ".json" else read_table
+        table = renamed(read(path), options.columns, asked=asked)
         ignored = tuple(str(name) for name in table.columns if name not in COLUMNS)
         return list_rows(table.drop(columns=[*ignored]), root, ignored=ignored)
+
+
+def _json_records(path: Path) -> pd.DataFrame:
+    """A JSON list of objects, as ForensicHub keeps its lists."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise ManifestError(f"{path}: there is no such file. Correct the path.") from error
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path}: cannot be read as .json: {error}") from error
+    if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
+        raise ManifestError(
+            f"{path}: expected a list of objects with path and label, found something else. "
+            "JSON lists of face videos are for the layouts df40 and deepfakebench."
+        )
+    return pd.DataFrame(records, dtype=object)
 
 
 def list_rows(table: pd.DataFrame, root: Path, *, ignored: tuple[str, ...] = ()) -> Listing:
