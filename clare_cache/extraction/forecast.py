@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clare_cache.extraction.work import settled_rows
 from clare_cache.store import CommitRecord, Store
 from clare_cache.store.schema import BLOCK_ROWS, chunk_rows_for
 from clare_cache.types import ArraySpec, ImageId
@@ -100,7 +99,7 @@ def _array(
 ) -> tuple[ArrayForecast, frozenset[ImageId]]:
     there = _named(record.rows for record in records.values())
     failed = _named(record.failed for record in records.values())
-    settled = settled_rows(records.values(), retry_failed=retry_failed)
+    settled = there if retry_failed else there | failed
     lacking = {image: row for image, row in rows.items() if row not in settled}
     todo = np.array(sorted(lacking.values()), np.int64)
     chunks = {f"c/{number}/" for number in np.unique(todo // chunk_rows).tolist()}

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clare_cache.store import Place, sweep
-from clare_cache.store.reader import request_names
+from clare_cache.store.records import (
+    request_names,
+)
 from clare_cache.store.schema import REQUESTS_FOLDER, request_digest
 
 ROW_GROUP = 16_384

@@ -17,11 +17,13 @@ from clare_cache.errors import StoreError
 from clare_cache.store.place import Place, open_place
 from clare_cache.store.reader import (
     Store,
-    block_files,
     open_array,
     read_description,
-    read_record_file,
     read_values,
+)
+from clare_cache.store.records import (
+    block_files,
+    read_record_file,
     request_names,
 )
 from clare_cache.store.schema import (

@@ -5,7 +5,7 @@ else in the arrays is NaN and is never handed out by image id.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -22,14 +22,11 @@ from clare_cache.store.codecs import codec_of
 from clare_cache.store.encode import is_raw
 from clare_cache.store.mapped import MappedRows
 from clare_cache.store.place import Place, open_place
+from clare_cache.store.records import NOT_WHOLE, block_files, block_of, read_ledger, read_records
 from clare_cache.store.schema import (
-    BLOCK_FILE,
-    COMMITS_FOLDER,
     FEATURES_FOLDER,
     INDEX_FILE,
     LEDGER_FOLDER,
-    REQUEST_FILE,
-    REQUESTS_FOLDER,
     STORE_FILE,
     ArrayEntry,
     CommitRecord,
@@ -42,9 +39,6 @@ from clare_cache.types import CLEAN, ImageId
 
 MANY = 50_000
 """From so many images on they are looked up together."""
-
-_NOT_WHOLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What reading a torn, emptied or foreign file raises."""
 
 
 def open_store(where: str | Path | Place) -> "Store":
@@ -146,7 +140,7 @@ class Store:
             if view not in (None, entry.view) or (arrays and entry.spec.name not in arrays):
                 continue
             for name in block_files(self.place, LEDGER_FOLDER, entry.key):
-                if shard is None or _block_of(name) % shard[1] == shard[0]:
+                if shard is None or block_of(name) % shard[1] == shard[0]:
                     lines += read_ledger(self.place, name)
         return lines
 
@@ -163,7 +157,7 @@ def read_description(place: Place) -> StoreDescription:
     try:
         description = StoreDescription.from_json(json.loads(data), str(place))
         unseal(data)
-    except _NOT_WHOLE as error:
+    except NOT_WHOLE as error:
         raise _damaged(place, error) from error
     return description
 
@@ -302,84 +296,13 @@ class ArrayHandle:
         return self.read_rows(rows)
 
 
-def block_files(place: Place, folder: str, key: str) -> list[str]:
-    """Names of the commit records or ledgers of one array, by block, without torn ones."""
-    found = filter(None, map(BLOCK_FILE.fullmatch, place.children(f"{folder}/{key}")))
-    return [f"{folder}/{key}/{m[0]}" for m in sorted(found, key=lambda match: int(match[1]))]
-
-
-def _block_of(name: str) -> int:
-    return int(name.rpartition("/")[2].removesuffix(".json"))
-
-
-def request_names(place: Place) -> list[str]:
-    """Names of the requests, without torn ones."""
-    names = (f"{REQUESTS_FOLDER}/{child}" for child in place.children(REQUESTS_FOLDER))
-    return [name for name in names if REQUEST_FILE.fullmatch(name)]
-
-
-def read_records(place: Place, entry: ArrayEntry) -> dict[int, CommitRecord]:
-    """Commit records of one array by block; those of other declared inputs are refused."""
-    return {record.block: record for record in each_record(place, entry)}
-
-
-def each_record(
-    place: Place, entry: ArrayEntry, blocks: Iterable[int] | None = None
-) -> Iterator[CommitRecord]:
-    """The commit records of one array, one at a time; of these blocks alone, without a listing."""
-    if blocks is None:
-        for name in block_files(place, COMMITS_FOLDER, entry.key):
-            yield read_record_file(place, entry, name)
-    else:
-        yield from filter(None, (read_record(place, entry, block) for block in blocks))
-
-
-def read_record(place: Place, entry: ArrayEntry, block: int) -> CommitRecord | None:
-    """The commit record of one block, checked as in `read_records`, or None."""
-    try:
-        return read_record_file(place, entry, f"{COMMITS_FOLDER}/{entry.key}/{block}.json")
-    except FileNotFoundError:
-        return None
-
-
-def read_record_file(place: Place, entry: ArrayEntry, name: str) -> CommitRecord:
-    """One commit record. Raises StoreError when it is not whole or of other declared inputs."""
-    data = place.read(name)
-    try:
-        record = CommitRecord.from_json(unseal(data))
-    except _NOT_WHOLE as error:
-        raise StoreError(
-            f"store {place}: expected a whole commit record {name}, found "
-            f"{type(error).__name__}: {error}. `clare-cache store repair` makes its block anew."
-        ) from error
-    if record.fingerprint != entry.fingerprint:
-        raise StoreError(
-            f"store {place}: {record.block}.json of {entry.key} was committed for fingerprint "
-            f"{record.fingerprint}, {STORE_FILE} declares {entry.fingerprint}. "
-            "Remove that array and extract it again."
-        )
-    return record
-
-
-def read_ledger(place: Place, name: str) -> list[LedgerLine]:
-    """The lines of one ledger file. Raises StoreError when it is not whole."""
-    data = place.read(name)
-    try:
-        return [LedgerLine(**line) for line in json.loads(data)]
-    except _NOT_WHOLE as error:
-        raise StoreError(
-            f"store {place}: expected a whole ledger {name}, found {type(error).__name__}: "
-            f"{error}. `clare-cache store repair` makes it anew."
-        ) from error
-
-
 def open_array(place: Place, key: str, *, mode: Literal["r", "r+"]) -> zarr.Array:
     """The Zarr array of a store. Raises StoreError when its description is lost or damaged."""
     try:
         with place.speaking():
             store = place.zarr_store(FEATURES_FOLDER, read_only=mode == "r")
             return zarr.open_array(store, path=key, mode=mode)
-    except _NOT_WHOLE as error:
+    except NOT_WHOLE as error:
         raise StoreError(
             f"store {place}: expected a whole {FEATURES_FOLDER}/{key}/zarr.json, found "
             f"{type(error).__name__}: {error}. Mend it with `clare-cache store repair`."

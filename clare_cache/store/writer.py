@@ -26,12 +26,14 @@ from clare_cache.store.metadata import array_metadata, group_metadata, index_fil
 from clare_cache.store.place import Place, open_place, sweep
 from clare_cache.store.reader import (
     Store,
-    each_record,
     open_array,
+    read_stored,
+)
+from clare_cache.store.records import (
+    each_record,
     read_ledger,
     read_record,
     read_records,
-    read_stored,
 )
 from clare_cache.store.schema import (
     BLOCK_ROWS,

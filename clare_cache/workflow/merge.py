@@ -143,7 +143,10 @@ def _write_request(
         for row, found in read_all_requests(source.place).items():
             paths.setdefault(here[row], set()).update(found)
     if paths:
-        write_request(writer.place, {row: sorted(found) for row, found in paths.items()})
+        asked = sorted(paths)
+        write_request(
+            writer.place, np.array(asked, np.int64), [sorted(paths[row]) for row in asked]
+        )
 
 
 def _ledger(writer: StoreWriter, sources: Sequence[Store], key: str) -> dict[int, LedgerLine]:

@@ -35,7 +35,13 @@ from clare_cache.store.mend import (
     mend_index,
     mend_metadata,
 )
-from clare_cache.store.reader import read_description, read_ledger, read_record
+from clare_cache.store.reader import (
+    read_description,
+)
+from clare_cache.store.records import (
+    read_ledger,
+    read_record,
+)
 from clare_cache.store.schema import LEDGER_FOLDER, STORE_FILE
 from clare_cache.types import ImageId, OnProgress, Progress, ignore_progress
 from clare_cache.workflow.again import LoadBackbones, items_of_rows, load_again, paths_of_rows
