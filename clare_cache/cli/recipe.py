@@ -43,10 +43,10 @@ def check(recipe: Name) -> None:
     from clare_cache.recipe import find_recipe, read_recipe
 
     found = read_recipe(recipe)
-    check_expectations(found.expect, {head.label: head.options for head in found.head})
+    n_rows = check_expectations(found.expect, {head.label: head.options for head in found.head})
     print_result(
         f"{find_recipe(recipe)}: {count(len(found.head), 'head')}, "
-        f"{count(len(found.expect), 'published row')}, no faults"
+        f"{count(n_rows, 'published row')}, no faults"
     )
 
 

@@ -138,13 +138,15 @@ def rows_of(expected: Expectation) -> "pd.DataFrame":
 
 def check_expectations(
     expected: Sequence[Expectation], options: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Raises ReportError listing every table, row and average that is not as expected.
+) -> int:
+    """How many rows are expected; raises ReportError listing every table, row and average that is
+    not as expected.
 
     `options` are those of each head that something is expected of, by label.
     """
     faults = []
-    for item in _each_row(expected, options):
+    wanted = _each_row(expected, options)
+    for item in wanted:
         try:
             rows = rows_of(item)
         except ReportError as error:
@@ -158,6 +160,7 @@ def check_expectations(
                     f"found {average:g}"
                 )
     raise_faults(ReportError, "published numbers", faults)
+    return len(wanted)
 
 
 def _each_row(

@@ -1,4 +1,4 @@
-"""Whether a run folder is already what a recipe asks for now."""
+"""A run folder that stays: what the recipe says of it today, and whether its scores are its own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,28 +6,9 @@ from pathlib import Path
 from clare_cache.evaluate import read_config
 from clare_cache.files import read_json, write_text
 from clare_cache.fingerprint import file_digest
-from clare_cache.recipe import HeadSection, Recipe, read_recipe
-from clare_cache.store import open_store
+from clare_cache.recipe import Recipe, read_recipe
 from clare_cache.train.runs import RECIPE_FILE
-from clare_cache.workflow.results import METRICS_FILE, PREDICTIONS_FILE, features_found
-
-
-def is_trained(
-    run: Path, section: HeadSection, recipe: Recipe, *, store: str | Path, manifest: str
-) -> bool:
-    """Whether the run is of this head, these training settings, this manifest (its fingerprint) and
-    these features."""
-    if not (run / RECIPE_FILE).is_file() or not (run / "config.json").is_file():
-        return False
-    config, before = read_config(run), read_recipe(run / RECIPE_FILE)
-    recorded = {name: value["fingerprint"] for name, value in config.get("features", {}).items()}
-    found = features_found(open_store(store), list(recorded))
-    return (
-        before.head == recipe.alone(section).head
-        and before.train == recipe.train_of(section)
-        and config.get("manifest_fingerprint") == manifest
-        and recorded == {name: value["fingerprint"] for name, value in found.items()}
-    )
+from clare_cache.workflow.results import METRICS_FILE, PREDICTIONS_FILE
 
 
 def bring_up_to_date(run: Path, recipe: Recipe) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from clare_cache.errors import RecipeError, TrainError, raise_faults
 from clare_cache.extraction import ExtractReport
-from clare_cache.heads import head_needs
 from clare_cache.manifest import Manifest
-from clare_cache.recipe import HeadSection, Recipe, read_recipe
+from clare_cache.recipe import Recipe, read_recipe
+from clare_cache.store import open_store
 from clare_cache.train.runs import RECIPE_FILE
 from clare_cache.types import CLEAN, OnProgress, ignore_progress
 from clare_cache.workflow.data_sets import (
@@ -24,7 +24,8 @@ from clare_cache.workflow.data_sets import (
     refuse_homeless,
 )
 from clare_cache.workflow.features import extract
-from clare_cache.workflow.finished import bring_up_to_date, is_evaluated, is_trained
+from clare_cache.workflow.finished import bring_up_to_date, is_evaluated
+from clare_cache.workflow.members import is_finished, needs_of, training_fingerprint
 from clare_cache.workflow.results import evaluate, report
 from clare_cache.workflow.training import train_head
 
@@ -88,6 +89,7 @@ def run_recipe(
     A second call does nothing but write the page again; an interrupted one goes on where it was.
     Raises what the steps raise, before any work where that can be known.
     """
+    recipe = _with_used_folds(recipe)
     refuse_unfit(recipe, settings)
     seconds: dict[str, float] = {}
     runs, new = [], []
@@ -113,6 +115,7 @@ def run_recipe(
 
 def preview_run(recipe: Recipe, settings: Settings) -> list[str]:
     """What `run_recipe` would do, one line a step; nothing is written."""
+    recipe = _with_used_folds(recipe)
     refuse_unfit(recipe, settings)
     lines = []
     if settings.manifest is not None:
@@ -127,7 +130,7 @@ def preview_run(recipe: Recipe, settings: Settings) -> list[str]:
             lines.append(f"folds: as protocol {recipe.manifest.protocol} makes them")
     sd, clip = _weights(recipe, settings)
     lines.append(
-        f"extract: {', '.join(_needs(recipe.head))} in views {', '.join(_views(recipe))} "
+        f"extract: {', '.join(needs_of(recipe.head))} in views {', '.join(_views(recipe))} "
         f"into {_store(settings)}, with sd {sd or '–'}, clip {clip or '–'}"
     )
     folders = {read_recipe(p).head[0].label: p.parent for p in _run_recipes(settings.out)}
@@ -147,7 +150,7 @@ def refuse_unfit(recipe: Recipe, settings: Settings) -> None:
     if settings.manifest is None and not (recipe.manifest.train and names):
         faults.append("manifest: the recipe names no images. Give --manifest FILE, or --data NAME")
     sd, clip = _weights(recipe, settings)
-    needs = _needs(recipe.head)
+    needs = needs_of(recipe.head)
     if sd is None and any(name.startswith("error_map") for name in needs):
         faults.append("backbones.sd: the recipe names none, and error maps need it. Give --sd")
     if clip is None and any(name.startswith("clip") for name in needs):
@@ -155,6 +158,13 @@ def refuse_unfit(recipe: Recipe, settings: Settings) -> None:
     raise_faults(RecipeError, f"run {recipe.about.title}", faults)
     if settings.manifest is None:
         refuse_homeless(names, _roots(settings))
+
+
+def _with_used_folds(recipe: Recipe) -> Recipe:
+    """The recipe without folds on which none of its heads is trained."""
+    section = recipe.manifest
+    used = {fold: sets for fold, sets in section.train.items() if recipe.select_fold(fold).head}
+    return recipe.model_copy(update={"manifest": section.model_copy(update={"train": used})})
 
 
 def _manifests(
@@ -219,7 +229,7 @@ def _extract(
             manifest,
             _store(settings),
             root=root,
-            features=_needs(recipe.head),
+            features=needs_of(recipe.head),
             views=views,
             sd=sd,
             clip=clip,
@@ -246,40 +256,30 @@ def _train(
     on_progress: OnProgress,
 ) -> tuple[list[Path], list[Path]]:
     """The run folders of a fold, and those of them that were trained now."""
-    out = settings.out / "runs" / fold.name
-    missing = [
-        section
-        for section in recipe.head
-        if not is_trained(
-            out / section.label,
-            section,
+    out, store = settings.out / "runs" / fold.name, open_store(_store(settings))
+    there: list[str] = []
+    missing: list[str] = []
+    for section in recipe.head:
+        wanted = training_fingerprint(recipe, section, store, fold.manifest)
+        finished = is_finished(out / section.label, wanted)
+        (there if finished else missing).append(section.label)
+    for label in there:
+        bring_up_to_date(out / label, recipe)
+    where = f" on {fold.name}" if fold.name else ""
+    if missing:
+        on_step(f"train{where}: {', '.join(missing)}")
+        train_head(
             recipe,
             store=_store(settings),
-            manifest=fold.manifest.fingerprint(),
+            manifest=fold.path,
+            out=out,
+            clip=settings.clip,
+            device=settings.device,
+            on_progress=on_progress,
         )
-    ]
-    for section in recipe.head:
-        if section not in missing:
-            bring_up_to_date(out / section.label, recipe)
-    where = f" on {fold.name}" if fold.name else ""
-    labels = [section.label for section in recipe.head]
-    if not missing:
-        on_step(f"train{where}: {', '.join(labels)}, was there")
-        return [out / label for label in labels], []
-    chosen = [section.label for section in missing]
-    kept = [label for label in labels if label not in chosen]
-    there = f"; was there: {', '.join(kept)}" if kept else ""
-    on_step(f"train{where}: {', '.join(chosen)}{there}")
-    made = train_head(
-        recipe.with_heads(missing),
-        store=_store(settings),
-        manifest=fold.path,
-        out=out,
-        clip=settings.clip,
-        device=settings.device,
-        on_progress=on_progress,
-    )
-    return [out / label for label in labels], made
+    if there:
+        on_step(f"train{where}: {', '.join(there)} was there")
+    return [out / section.label for section in recipe.head], [out / label for label in missing]
 
 
 def _evaluate(
@@ -295,10 +295,6 @@ def _evaluate(
     on_step(f"evaluate {name}: scored now")
 
 
-def _needs(heads: Sequence[HeadSection]) -> list[str]:
-    return sorted({n for h in heads for n in head_needs(h.family, reads=h.reads, **h.options)})
-
-
 def _views(recipe: Recipe) -> list[str]:
     """The views to score; the clean one is what heads are trained on and always among them."""
     return list(dict.fromkeys([CLEAN, *recipe.evaluate.views]))
@@ -309,7 +305,7 @@ def _weights(recipe: Recipe, settings: Settings) -> tuple[str | None, str | None
 
 
 def _stand_ins(recipe: Recipe, settings: Settings) -> list[str]:
-    needs = _needs(recipe.head)
+    needs = needs_of(recipe.head)
     sd, clip = _weights(recipe, settings)
     used = [w for w, kind in ((sd, "error_map"), (clip, "clip"))
             if w and any(name.startswith(kind) for name in needs)]  # fmt: skip

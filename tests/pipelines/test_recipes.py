@@ -57,7 +57,7 @@ def test_published_rows_and_averages_are_those_of_the_tables(name):
     check_expectations(recipe.expect, {head.label: head.options for head in recipe.head})
     if name.partition("/")[0] in ("clare", "rine", "ufd"):
         assert recipe.expect
-        assert all(item.average for item in recipe.expect)
+        assert all(item.average or "{" in item.variant for item in recipe.expect)
 
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
