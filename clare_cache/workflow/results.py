@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clare_cache.backbones.numerics import pick_device
-from clare_cache.data import load
 from clare_cache.data.regions import PATCHES, REGIONS, describe_regions, follows, stored
 from clare_cache.errors import ImageError, ReportError, raise_faults
 from clare_cache.evaluate import (
@@ -24,7 +23,7 @@ from clare_cache.extraction.decoding import Item, load_pixels
 from clare_cache.files import read_json, write_whole
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features
-from clare_cache.heads.protocol import Head
+from clare_cache.heads.protocol import TextTower
 from clare_cache.images import thumbnail
 from clare_cache.manifest import Manifest
 from clare_cache.manifest.protocols import find_protocol
@@ -33,9 +32,9 @@ from clare_cache.report import Picture, build_report, label_runs
 from clare_cache.seeds import generator_for
 from clare_cache.store import Store, open_store
 from clare_cache.train.runs import RECIPE_FILE
-from clare_cache.train.score import predict_rows, score
 from clare_cache.types import CLEAN, ImageId
 from clare_cache.workflow.inputs import hold_out
+from clare_cache.workflow.scoring import Scoring, score_all
 from clare_cache.workflow.training import load_run
 
 PREDICTIONS_FILE, METRICS_FILE = "predictions.parquet", "metrics.json"
@@ -75,6 +74,8 @@ def evaluate(
 ) -> dict[Path, pd.DataFrame]:
     """Score every run on its validation images and test splits; the tidy table of each.
 
+    Runs that look at the same images in the same view share one reading of them.
+
     Test splits are scored in every one of `views`, by default in all that the store has for the
     head; validation images in the clean view, where epoch and threshold were chosen.
     Writes `predictions.parquet`, `metrics.json`, `metrics.csv` and the model card `README.md`.
@@ -82,12 +83,14 @@ def evaluate(
     there is no validation split, only what is asked for. Raises HeadError when the store's
     features are not those that the head was trained on.
     """
-    tables = {}
+    asked: list[Scoring] = []
+    described: dict[Path, dict[str, Any]] = {}
+    towers: dict[str, TextTower] = {}
     for run in find_runs(runs):
         config, recipe = read_config(run), read_recipe(run / RECIPE_FILE)
         _refuse_homeless(run, config, store=store, manifest=manifest)
         opened = open_store(store or config["store"])
-        head, config = load_run(run, clip=clip, device=device)
+        head, config = load_run(run, clip=clip, device=device, towers=towers)
         rows = Manifest.read(manifest or config["manifest"])
         wanted = list(splits or recipe.evaluate.splits)
         if manifest is None:
@@ -100,20 +103,19 @@ def evaluate(
         ]
         for view in dict.fromkeys(view for _, view in shown):
             check_features(config, features_found(opened, head.needs, view))
-        predictions = pd.concat(
-            [_predict(head, opened, part, view, device=device) for part, view in shown],
-            ignore_index=True,
-        )
-        write_whole(run / PREDICTIONS_FILE, partial(predictions.to_parquet, index=False))
-        tables[run] = evaluate_run(
-            run,
-            n_resamples=recipe.evaluate.n_resamples,
-            evaluated_on={
+        asked.append(Scoring(run, head, opened, shown))
+        described[run] = {
+            "n_resamples": recipe.evaluate.n_resamples,
+            "evaluated_on": {
                 "store": str(opened.place.resolve()),
                 "manifest": str(Path(manifest or config["manifest"]).resolve()),
                 "manifest_fingerprint": rows.fingerprint(),
             },
-        )
+        }
+    tables = {}
+    for run, predictions in score_all(asked, device=pick_device(device)).items():
+        write_whole(run / PREDICTIONS_FILE, partial(predictions.to_parquet, index=False))
+        tables[run] = evaluate_run(run, **described[run])
     return tables
 
 
@@ -152,14 +154,6 @@ def views_with(store: Store, needs: Sequence[str]) -> list[str]:
         if follows(needs, view) and all(f"{view}/{name}" in store for name in stored(needs))
     ]
     return sorted(found, key=lambda view: view != CLEAN)
-
-
-def _predict(
-    head: Head, store: Store, manifest: Manifest, view: str, *, device: str
-) -> pd.DataFrame:
-    on = pick_device(device)
-    data = load(store, manifest, needs=head.needs, view=view, device=on)
-    return predict_rows(manifest, data, score([head], data, device=on)[0])
 
 
 def features_found(

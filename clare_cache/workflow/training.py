@@ -16,7 +16,7 @@ from clare_cache.extraction.versions import warn_of_other_versions
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads import needs_text
 from clare_cache.heads.files import load_head as read_head
-from clare_cache.heads.protocol import Head
+from clare_cache.heads.protocol import Head, TextTower
 from clare_cache.manifest import Manifest
 from clare_cache.recipe import Recipe
 from clare_cache.store import open_store
@@ -149,12 +149,23 @@ def load_head(run: str | Path, *, clip: str | None = None, device: str = "auto")
 
 
 def load_run(
-    run: str | Path, *, clip: str | None = None, device: str = "auto"
+    run: str | Path,
+    *,
+    clip: str | None = None,
+    device: str = "auto",
+    towers: dict[str, TextTower] | None = None,
 ) -> tuple[Head, dict[str, Any]]:
-    """A trained head as `load_head` gives it, and its `config.json`."""
+    """A trained head as `load_head` gives it, and its `config.json`.
+
+    `towers` holds text towers by their source: those in it are shared, others are added.
+    """
     config = read_config(Path(run))
     text = None
     if needs_text(config["family"]):
-        text = load_text_tower(clip or config["text_source"], device=device)
+        towers = {} if towers is None else towers
+        source = clip or config["text_source"]
+        if source not in towers:
+            towers[source] = load_text_tower(source, device=device)
+        text = towers[source]
     head, config = read_head(Path(run), text=text)
     return head.to(pick_device(device)), config

@@ -153,3 +153,30 @@ def test_a_time_budget_ends_training_and_the_rest_is_trained_later(place, comman
     assert "the time budget ended in epoch 1, step 1" in done.err
     later = train_head(command, place, "--out", "budget", "--head", "rine")
     assert "the time budget" not in later.err
+
+
+def test_runs_that_see_the_same_images_share_one_reading(place, command, monkeypatch):
+    """And get the scores that they would get alone, in every view."""
+    from clare_cache.workflow import results, scoring
+
+    recipe = read_recipe(place / "sweep.yaml", changes=["train.lr=1e-2,1e-3"])
+    runs = training.train_head(
+        recipe, store=place / "store", manifest=place / "m.parquet", out=place / "many",
+        device="cpu",
+    )  # fmt: skip
+    read = []
+    plain = scoring.load
+
+    def watch(store, manifest, **options):
+        read.append((len(manifest), options["view"], options["needs"]))
+        return plain(store, manifest, **options)
+
+    monkeypatch.setattr(scoring, "load", watch)
+    results.evaluate(runs, device="cpu")
+    # Two kinds of needs, validation and test images.
+    assert len(read) == len(set(read)) == 4
+    together = [pd.read_parquet(run / "predictions.parquet") for run in runs]
+    for run, found in zip(runs, together, strict=True):
+        results.evaluate([run], device="cpu")
+        alone = pd.read_parquet(run / "predictions.parquet")
+        pd.testing.assert_frame_equal(found, alone, rtol=1e-5, atol=1e-6)
