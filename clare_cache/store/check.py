@@ -6,7 +6,9 @@ is no file in which an altered byte goes unnoticed. Works on damaged stores: nee
 """
 
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import google_crc32c
@@ -14,12 +16,13 @@ import numpy as np
 import zarr
 
 from clare_cache.errors import StoreError
+from clare_cache.store.encode import is_raw
 from clare_cache.store.place import Place, open_place
 from clare_cache.store.reader import (
     Store,
     open_array,
     read_description,
-    read_values,
+    read_stored,
 )
 from clare_cache.store.records import (
     block_files,
@@ -39,6 +42,9 @@ from clare_cache.store.schema import (
     request_digest,
 )
 from clare_cache.types import OnProgress, Progress, ignore_progress
+
+READERS = 4
+"""Blocks that are read at once: remote stores answer slowly, and each holds one chunk in memory."""
 
 FOLDERS = (COMMITS_FOLDER, FEATURES_FOLDER, LEDGER_FOLDER, REQUESTS_FOLDER)
 """What is in these and is not named anywhere is an orphan; other files are left alone."""
@@ -106,21 +112,24 @@ def check_blocks(
     faults: list[StoreFault] = []
     known = {*description.checksums, *request_names(place)}
     unread: set[tuple[str, int]] = set()
-    for key, found in names.items():
-        entry = description.arrays[key]
-        is_readable = f"{FEATURES_FOLDER}/{key}/zarr.json" not in damaged
-        array = open_array(place, key, mode="r") if found and is_readable else None
-        known.update(found)
-        for name in found:
-            record = _read_record(place, entry, name)
-            if isinstance(record, StoreFault):
-                faults.append(record)
-                unread.add((key, record.block or 0))
-            else:
-                faults += _check_block(place, entry, record, array)
-                known.update(_files_of(entry, record))
-            done += 1
-            on_progress(Progress(what="verify", done=done, total=total, unit="block"))
+    pool = ThreadPoolExecutor(max_workers=READERS)
+    try:
+        for key, found in names.items():
+            entry = description.arrays[key]
+            is_readable = f"{FEATURES_FOLDER}/{key}/zarr.json" not in damaged
+            array = open_array(place, key, mode="r") if found and is_readable else None
+            known.update(found)
+            checked = pool.map(partial(_check_block, place, entry, array), found)
+            for name, (record, in_block) in zip(found, checked, strict=True):
+                faults += in_block
+                if record is None:
+                    unread.add((key, _block_of(name)))
+                else:
+                    known.update(_files_of(entry, record))
+                done += 1
+                on_progress(Progress(what="verify", done=done, total=total, unit="block"))
+    finally:
+        pool.shutdown(cancel_futures=True)
     if only is None:
         faults += _orphans(place, description, known, unread)
     return faults
@@ -176,34 +185,58 @@ def _read_record(place: Place, entry: ArrayEntry, name: str) -> CommitRecord | S
 
 
 def _check_block(
-    place: Place, entry: ArrayEntry, record: CommitRecord, array: zarr.Array | None
-) -> Iterator[StoreFault]:
-    """Chunks and ledger of one block; its values too where `array` can be read."""
-    key, block = entry.key, record.block
-    altered = False
-    for name, expected in sorted(record.checksums.items()):
-        where = f"{FEATURES_FOLDER}/{key}/{name}"
-        try:
-            found = google_crc32c.value(place.read(where))
-        except FileNotFoundError:
-            altered = True
-            told = f"block {block} was committed with it"
-            yield StoreFault("missing chunk", where, told, key, block)
-            continue
-        if found != expected:
-            altered = True
-            told = f"CRC-32C is {found}, was {expected} when committed"
-            yield StoreFault("altered chunk", where, told, key, block)
+    place: Place, entry: ArrayEntry, array: zarr.Array | None, name: str
+) -> tuple[CommitRecord | None, list[StoreFault]]:
+    """A block by the name of its record: the record if it can be read, and all faults.
+
+    Values are looked at where `array` can be relied on.
+    """
+    record = _read_record(place, entry, name)
+    if isinstance(record, StoreFault):
+        return None, [record]
+    faults: list[StoreFault] = []
+    for chunk, expected in sorted(record.checksums.items()):
+        faults += _check_chunk(place, entry, record, array, chunk, expected)
     if record.ledger is not None:
-        name = f"{LEDGER_FOLDER}/{key}/{block}.json"
-        yield from _altered(place, name, (record.ledger,), "damaged ledger", key, block)
-    if array is not None and not altered and record.rows:
-        first, last = record.rows[0], record.rows[-1]
-        rows = np.array(record.rows)
-        values = read_values(place, entry, array, slice(first, last + 1))[rows - first]
-        for row in rows[~np.isfinite(values.reshape(len(rows), -1)).all(axis=1)]:
-            told = f"{key} row {row}"
-            yield StoreFault("non-finite value", told, "NaN or infinity", key, block)
+        ledger = f"{LEDGER_FOLDER}/{entry.key}/{record.block}.json"
+        known = (record.ledger,)
+        faults += _altered(place, ledger, known, "damaged ledger", entry.key, record.block)
+    return record, faults
+
+
+def _check_chunk(
+    place: Place,
+    entry: ArrayEntry,
+    record: CommitRecord,
+    array: zarr.Array | None,
+    name: str,
+    expected: int,
+) -> Iterator[StoreFault]:
+    where, told = f"{FEATURES_FOLDER}/{entry.key}/{name}", (entry.key, record.block)
+    try:
+        data = place.read(where)
+    except FileNotFoundError:
+        yield StoreFault(
+            "missing chunk", where, f"block {record.block} was committed with it", *told
+        )
+        return
+    if (found := google_crc32c.value(data)) != expected:
+        detail = f"CRC-32C is {found}, was {expected} when committed"
+        yield StoreFault("altered chunk", where, detail, *told)
+        return
+    start = int(name.split("/")[1]) * entry.chunk_rows
+    rows = [row for row in record.rows if start <= row < start + entry.chunk_rows]
+    if array is None or not rows:
+        return
+    if is_raw(array, entry.chunk_rows):  # then there is no need to read it twice
+        stored = np.frombuffer(data, array.dtype).reshape(array.chunks)
+    else:
+        stored = read_stored(place, entry, array, slice(start, rows[-1] + 1))
+    values = entry.unpack(stored[np.array(rows) - start])
+    for row, value in zip(rows, values, strict=True):
+        if not np.isfinite(value).all():
+            detail = f"{entry.key} row {row}"
+            yield StoreFault("non-finite value", detail, "NaN or infinity", *told)
 
 
 def _files_of(entry: ArrayEntry, record: CommitRecord) -> Iterator[str]:

@@ -263,7 +263,7 @@ def check_shared_memory(total: int) -> Finding:
 
 EXTRAS = {
     "dask-jobqueue": ("--cluster slurm:FILE", "clare-cache[slurm]"),
-    "obstore": ("stores at s3://, gs:// and az:// addresses", "obstore"),
+    "obstore": ("stores at s3://, gs:// and az:// addresses", "clare-cache[s3]"),
 }
 """Package that may be absent → what needs it, and what to install."""
 
@@ -291,8 +291,8 @@ def weights_cache(environment: Mapping[str, str]) -> Finding:
             "weights",
             "warning",
             found,
-            "name folders and files (--sd FOLDER, --clip MODEL:FILE), or fetch the weights where "
-            "there is a network",
+            "name folders and files (--sd FOLDER, --clip MODEL:FILE); `clare-cache weights fetch` "
+            "gets them where there is a network",
         )
     return Finding("weights", "ok", found)
 

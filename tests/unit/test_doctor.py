@@ -175,8 +175,8 @@ def test_where_weights_may_come_from(tmp_path):
         "weights",
         "warning",
         f"offline, in {tmp_path}: none",
-        "name folders and files (--sd FOLDER, --clip MODEL:FILE), or fetch the weights where "
-        "there is a network",
+        "name folders and files (--sd FOLDER, --clip MODEL:FILE); `clare-cache weights fetch` "
+        "gets them where there is a network",
     )
     (tmp_path / "models--sd2-community--stable-diffusion-2-1").mkdir()
     assert doctor.weights_cache(told) == Finding(
