@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clare_cache.data.buffers import Buffers
 from clare_cache.data.orders import Positions, batches_of, full_shuffle, pooled_shuffle
 from clare_cache.data.packed import unpack
 from clare_cache.store import ArrayEntry, ArrayHandle
@@ -51,19 +52,22 @@ class ResidentRows:
         self._entries = entries
         self._n = n
         self._pinned = pinned
+        self._buffers = Buffers(pinned=pinned)
 
     def batch(self, positions: Positions) -> Features:
-        chosen = torch.from_numpy(np.ascontiguousarray(positions, dtype=np.int64))
+        chosen = np.ascontiguousarray(positions, dtype=np.int64)
         return {
             name: unpack(self._entries[name], self._take(tensor, chosen))
             for name, tensor in self._tensors.items()
         }
 
-    def _take(self, tensor: Tensor, chosen: Tensor) -> Tensor:
-        if not self._pinned:
-            return tensor[chosen.to(tensor.device)]
-        out = _empty(tensor, len(chosen), pinned=True)
-        return torch.index_select(tensor, 0, chosen, out=out)
+    def _take(self, tensor: Tensor, chosen: Positions) -> Tensor:
+        if tensor.device.type != "cpu":
+            return tensor[torch.from_numpy(chosen).to(tensor.device)]
+        out = self._buffers.empty(len(chosen), tensor.shape[1:], tensor.dtype)
+        # One thread copies as fast as memory allows, and waits for no other.
+        np.take(tensor.numpy(), chosen, axis=0, out=out.numpy(), mode="clip")
+        return out
 
     def epoch(
         self, generator: np.random.Generator, batch_size: int
@@ -99,7 +103,7 @@ class StreamedRows:
         self._handles = handles
         self._store_rows = store_rows
         self._pool_rows = pool_rows
-        self._pinned = pinned
+        self._buffers = Buffers(pinned=pinned)
         self._check = check
 
     def batch(self, positions: Positions) -> Features:
@@ -161,12 +165,7 @@ class StreamedRows:
 
     def _empty(self, handle: ArrayHandle, n: int) -> Tensor:
         stored = handle.entry.stored
-        one = torch.from_numpy(np.empty((0, *stored.shape), stored.dtype))
-        return _empty(one, n, pinned=self._pinned)
-
-
-def _empty(like: Tensor, n: int, *, pinned: bool) -> Tensor:
-    return torch.empty((n, *like.shape[1:]), dtype=like.dtype, pin_memory=pinned)
+        return self._buffers.empty(n, stored.shape, getattr(torch, stored.dtype))
 
 
 def ahead(items: Iterator[Item], depth: int = BATCHES_AHEAD) -> Iterator[Item]:

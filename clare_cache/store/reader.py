@@ -257,6 +257,9 @@ class ArrayHandle:
         Into `out` where it is given: contiguous, of that shape and dtype.
         """
         stored = self.entry.stored
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.shape[0]:
+            wrong = rows[(rows < 0) | (rows >= self.shape[0])][0]
+            raise IndexError(f"{self.entry.key}: row {wrong} of {self.shape[0]}")
         if out is None:
             out = np.empty((len(rows), *stored.shape), stored.dtype)
         if self._mapped is not None:

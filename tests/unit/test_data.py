@@ -100,6 +100,13 @@ def test_one_image_by_position_or_by_id(store, resident):
         found[image_id(8)]
 
 
+@pytest.mark.parametrize("wrong", [8, -1])
+def test_positions_beyond_the_data_are_an_error(store, resident, wrong):
+    found = load(store, make_manifest(NUMBERS), needs=NEEDS, resident=resident)
+    with pytest.raises(IndexError):
+        found.batch(np.array([0, wrong, 1]))
+
+
 def test_an_image_twice_in_the_manifest_is_there_twice(store, resident):
     found = load(store, make_manifest([5, 4, 5]), needs=NEEDS, resident=resident)
     features, labels = found.batch(np.arange(3))

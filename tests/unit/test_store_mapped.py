@@ -42,6 +42,12 @@ def test_rows_in_any_order(handle, rows):
     assert np.array_equal(out, expected)
 
 
+@pytest.mark.parametrize("row", [-1, 10, 12])
+def test_rows_beyond_the_array_are_an_error(handle, row):
+    with pytest.raises(IndexError, match=f"clean/pages: row {row} of 10"):
+        handle.read_rows(np.array([1, row]))
+
+
 def test_what_is_read_is_a_copy(handle):
     handle.read_rows(np.array([1]))[:] = 7
     assert np.array_equal(handle.read_rows(np.array([1])), values_of(PAGES, [1]))
