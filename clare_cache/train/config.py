@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Selection = Literal["val_auc", "val_ap", "val_loss", "last"]
+Selection = Literal["val_auc", "val_ap", "val_accuracy", "val_loss", "last"]
 Sampling = Literal["all", "class", "generator"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 

@@ -16,6 +16,8 @@ from clare_cache.errors import TrainError, raise_faults
 from clare_cache.heads import TextTower, build_head
 from clare_cache.train.config import OptimiserConfig, TrainConfig
 from clare_cache.train.loop import Member, train_members
+from clare_cache.train.numerics import numerics
+from clare_cache.train.sampling import BalancedData
 from clare_cache.train.score import probability, score
 
 Arrays = Mapping[str, NDArray[np.floating]]
@@ -97,6 +99,19 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):
         of = np.arange(len(labels)) if groups is None else np.asarray(groups)
         raise_faults(TrainError, f"fit of head {self.family}", _faults(X, labels, of))
         config = TrainConfig(**(self.train or {}))
+        raise_faults(
+            TrainError,
+            f"fit of head {self.family}: arrays do not tell who made an image",
+            [
+                f"{name}: expected {expected}, found {value}"
+                for name, expected, value in (
+                    ("validate_on", "group", config.validate_on),
+                    ("sampling", "all or class", config.sampling),
+                )
+                if "generator" in value
+            ],
+            advice="Train from a store and a manifest for that.",
+        )
         shapes = {name: tuple(np.shape(array)[1:]) for name, array in X.items()}
         head = build_head(
             self.family, shapes=shapes, text=self.text, seed=config.seed, **self.options
@@ -111,16 +126,18 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):
         member = Member(
             self.family, head, OptimiserConfig(**(self.optimiser or {})), seed=config.seed
         )
-        trained, lost = train_members(
-            [member],
-            train,
-            validation,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            select=config.select,
-            device=self.device,
-        )
+        shown = train if config.sampling == "all" else BalancedData(train, config.sampling)
+        with numerics(config.precision, deterministic=config.deterministic, device=self.device):
+            trained, lost = train_members(
+                [member],
+                shown,
+                validation,
+                epochs=config.epochs,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                select=config.select,
+                device=self.device,
+            )
         raise_faults(TrainError, f"fit of head {self.family}", list(lost.values()),
                      advice="Lower its learning rate.")  # fmt: skip
         self.head_, self.threshold_ = trained[0].head, trained[0].threshold

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clare_cache.heads.protocol import BankHead, Head
-from clare_cache.metrics import accuracy_at, average_precision, choose_threshold, roc_auc
+from clare_cache.metrics import (
+    accuracy_at,
+    average_precision,
+    choose_threshold,
+    fit_temperature,
+    roc_auc,
+)
 from clare_cache.train.config import OptimiserConfig, Selection
 from clare_cache.train.score import probability
 from clare_cache.train.stopping import Plateau, find_plateau
@@ -124,6 +130,7 @@ def judge(
     chosen = {
         "val_auc": validation["val_auc"],
         "val_ap": validation["val_ap"],
+        "val_accuracy": validation["val_accuracy"],
         "val_loss": -validation["val_loss"],
         "last": float(epoch),
     }[select]
@@ -136,7 +143,8 @@ def judge(
             weights = state.member.head.state_dict()
             state.best_weights = {name: value.clone() for name, value in weights.items()}
         progress.best_threshold = choose_threshold(labels, probability(log_odds))
-        progress.best_validation = validation
+        temperature = fit_temperature(labels, log_odds)
+        progress.best_validation = {**validation, "temperature": temperature}
     if plateau_of(state).is_over:
         progress.retired = f"its validation accuracy stopped improving by epoch {epoch + 1}"
 

@@ -23,7 +23,8 @@ class BalancedData:
 
     def __init__(self, data: Any, sampling: Sampling) -> None:
         self._data = data
-        self._parts = parts_of(data.labels.numpy(), list(data.rows["generator"]), sampling)
+        generators = data.rows["generator"].tolist() if sampling == "generator" else ()
+        self._parts = parts_of(data.labels.numpy(), generators, sampling)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._data, name)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import expit
 
 from clare_cache.backbones.numerics import pick_device
 from clare_cache.data.regions import REGIONS
@@ -22,6 +23,7 @@ from clare_cache.workflow.features import rebuild_backbones
 from clare_cache.workflow.training import load_run
 
 BATCH = 16
+COLUMNS = ["path", "image_id", "score", "calibrated", "verdict", "reason"]
 
 
 def predict(
@@ -33,7 +35,8 @@ def predict(
     device: str = "auto",
     on_progress: OnProgress = ignore_progress,
 ) -> pd.DataFrame:
-    """One row per image: path, image_id, score (probability of fake), verdict, reason.
+    """One row per image: path, image_id, score (probability of fake), calibrated (the same with
+    the temperature of validation, where the run has one), verdict, reason.
 
     The verdict compares the score with the threshold chosen on validation. An image that cannot
     be used has verdict "unusable", no score, and the reason. Raises HeadError when the weights
@@ -53,6 +56,7 @@ def predict(
     backbones = rebuild_backbones(trained, sd=sd, clip=clip, device=device)
     check_features(config, _declarations(backbones, trained))
     device_now = pick_device(device)
+    temperature = config.get("validation", {}).get("temperature")
     rows: list[dict[str, Any]] = []
     for start in range(0, len(images), BATCH):
         batch = [_open(Path(path)) for path in images[start : start + BATCH]]
@@ -75,12 +79,14 @@ def predict(
                     features[spec.name] = torch.from_numpy(value)
             with torch.inference_mode():
                 moved = {name: tensor.to(device_now) for name, tensor in features.items()}
-                scores = torch.sigmoid(head(moved).score.cpu().double()).tolist()
-            for item, value in zip(good, scores, strict=True):
-                item["score"] = value
+                log_odds = head(moved).score.cpu().double().numpy()
+            for item, value in zip(good, log_odds.tolist(), strict=True):
+                item["score"] = float(expit(value))
+                if temperature is not None:
+                    item["calibrated"] = float(expit(value / temperature))
         rows += [_verdict(item, config["threshold"]) for item in batch]
         on_progress(Progress(what="predict", done=len(rows), total=len(images), unit="image"))
-    return pd.DataFrame(rows, columns=["path", "image_id", "score", "verdict", "reason"])
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def image_files(paths: Sequence[str | Path]) -> list[Path]:
@@ -139,6 +145,7 @@ def _verdict(item: Mapping[str, Any], threshold: float) -> dict[str, Any]:
         "path": item["path"],
         "image_id": item["image_id"],
         "score": score,
+        "calibrated": None if score is None else item.get("calibrated"),
         "verdict": verdict,
         "reason": reason,
     }

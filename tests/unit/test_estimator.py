@@ -114,3 +114,27 @@ def test_a_diverging_head_is_an_error(images):
     head = HeadClassifier("rine", depth=1, width=8, optimiser={"lr": 1e30})
     with pytest.raises(TrainError, match="rine: 1 fault\n  - scores stopped being finite"):
         head.fit(arrays, labels)
+
+
+def test_settings_that_need_a_manifest_are_refused(images):
+    arrays, labels = images
+    classifier = HeadClassifier(
+        "linear", train={"validate_on": "held-out-generator", "sampling": "generator"}
+    )
+    with pytest.raises(TrainError) as caught:
+        classifier.fit(arrays, labels)
+    assert str(caught.value) == (
+        "fit of head linear: arrays do not tell who made an image: 2 faults\n"
+        "  - validate_on: expected group, found held-out-generator\n"
+        "  - sampling: expected all or class, found generator\n"
+        "Train from a store and a manifest for that."
+    )
+
+
+def test_classes_can_be_balanced(images):
+    arrays, labels = images
+    plain, balanced = (
+        HeadClassifier("linear", train={"epochs": 2, "sampling": sampling}).fit(arrays, labels)
+        for sampling in ("all", "class")
+    )
+    assert plain.history_ != balanced.history_

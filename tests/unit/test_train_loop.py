@@ -264,6 +264,7 @@ def test_the_best_epoch_is_the_one_selected_by_validation(train, validation, sel
         values = {
             "val_auc": [line["val_auc"] for line in found.history],
             "val_ap": [line["val_ap"] for line in found.history],
+            "val_accuracy": [line["val_accuracy"] for line in found.history],
             "val_loss": [-line["val_loss"] for line in found.history],
             "last": list(range(6)),
         }[select]
@@ -273,7 +274,11 @@ def test_the_best_epoch_is_the_one_selected_by_validation(train, validation, sel
         assert found.best_epoch == 1 + ranked.index(max(ranked))
         best = found.history[found.best_epoch - 1]
         names = ("val_auc", "val_ap", "val_loss", "val_accuracy")
-        assert found.validation == {name: best[name] for name in names}
+        temperature = found.validation["temperature"]
+        assert found.validation == {name: best[name] for name in names} | {
+            "temperature": temperature
+        }
+        assert 0.01 <= temperature <= 100
         assert found.retired == ""
 
 
