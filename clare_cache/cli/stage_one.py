@@ -106,6 +106,12 @@ def extract(
             help="Make error maps from the store's vae_latent: no image is opened, no VAE runs.",
         ),
     ] = False,
+    print_job_script: Annotated[
+        bool,
+        typer.Option(
+            "--print-job-script", help="Print what --cluster slurm:FILE would submit, and exit."
+        ),
+    ] = False,
     dry_run: DryRun = False,
     compiled: Annotated[
         bool,
@@ -117,6 +123,11 @@ def extract(
     json: AsJson = False,
 ) -> None:
     """Run the frozen networks once per image into a store; a second call does what is missing."""
+    if print_job_script:
+        from clare_cache.extraction.clusters import job_script
+
+        print_result(job_script(cluster))
+        return
     from clare_cache.manifest import Manifest
     from clare_cache.workflow.estimate import estimate
     from clare_cache.workflow.features import extract as extract_into

@@ -109,13 +109,33 @@ def _cuda() -> Any:
 def slurm_cluster(file: Path) -> Any:
     """A dask-jobqueue cluster from a YAML file with SLURM_KEYS; its jobs are submitted."""
     settings = read_slurm(file)
+    cluster = _slurm(settings)
+    cluster.scale(jobs=settings["jobs"])
+    return cluster
+
+
+def job_script(cluster: str | None) -> str:
+    """The script that `slurm:FILE` would submit for each job; nothing is submitted.
+
+    Raises ExtractError for another cluster.
+    """
+    kind, _, file = (cluster or "").partition(":")
+    if kind != "slurm" or not file:
+        raise ExtractError(
+            f"extract: --print-job-script expects --cluster slurm:FILE, found {cluster or 'none'}."
+        )
+    with _slurm(read_slurm(Path(file))) as started:
+        return str(started.job_script())
+
+
+def _slurm(settings: Mapping[str, Any]) -> Any:
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
         raise ExtractError(
             "extract: --cluster slurm needs dask-jobqueue. Say: pip install 'clare-cache[slurm]'"
         ) from error
-    cluster = SLURMCluster(
+    return SLURMCluster(
         cores=settings["cores"],
         processes=1,
         worker_extra_args=["--nthreads", "1"],
@@ -124,8 +144,6 @@ def slurm_cluster(file: Path) -> Any:
         job_extra_directives=list(settings.get("lines", [])),
         job_script_prologue=list(settings.get("prologue", [])),
     )
-    cluster.scale(jobs=settings["jobs"])
-    return cluster
 
 
 def read_slurm(file: Path) -> Mapping[str, Any]:

@@ -1,10 +1,16 @@
 """The spellings of --cluster and --dask, and what each of them starts."""
 
+import os
+import pickle
+
 import pytest
 
+from clare_cache.backbones import DEFAULT_FEATURES, ClipConfig, ErrorMapConfig
 from clare_cache.errors import ExtractError
-from clare_cache.extraction import InProcess, OnDask
+from clare_cache.extraction import BackboneSpec, BlockReport, InProcess, OnDask
 from clare_cache.extraction.clusters import open_executor, read_slurm, slurm_cluster
+from clare_cache.extraction.work import BlockWork
+from clare_cache.store import open_place
 
 
 def test_without_a_cluster_the_work_is_done_here():
@@ -57,6 +63,86 @@ def test_a_slurm_file_passes_its_lines_through(tmp_path):
     for line in ("#SBATCH --gres=gpu:1", "#SBATCH --account=vision", "module load cuda"):
         assert line in script.splitlines()
     assert "#SBATCH -t 12:00:00" in script
+
+
+def test_the_job_script_is_printed_and_nothing_submitted(tmp_path, command, monkeypatch):
+    (tmp_path / "slurm.yaml").write_text(
+        "jobs: 40\ncores: 8\nmemory: 64GB\nwalltime: '12:00:00'\nlines: ['--gres=gpu:1']\n"
+    )
+    monkeypatch.setenv("PATH", "")  # no sbatch
+    asked = ("extract", "m.csv", "store", "--print-job-script")
+    done = command(*asked, "--cluster", "slurm:slurm.yaml", folder=tmp_path)
+    assert done.status == 0
+    assert "#SBATCH --gres=gpu:1" in done.out.splitlines()
+    assert "--nthreads 1" in done.out
+    assert not (tmp_path / "store").exists()
+    done = command(*asked, "--cluster", "local:2", folder=tmp_path)
+    assert (done.status, done.err) == (
+        1,
+        "error: extract: --print-job-script expects --cluster slurm:FILE, found local:2.\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("visible", "pinned"), [("5,GPU-8f2e", {"5", "GPU-8f2e"}), ("", {"0", "1"})]
+)
+def test_each_gpu_has_one_process_of_one_thread_that_sees_no_other(visible, pinned, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with open_executor(cluster="cuda") as executor:
+        executor.client.wait_for_workers(2)
+        seen = executor.client.run(lambda: (os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()))
+        assert {device for device, _ in seen.values()} == pinned
+        assert len({process for _, process in seen.values()} - {os.getpid()}) == 2
+        assert set(executor.client.nthreads().values()) == {1}
+
+
+def test_local_workers_are_processes_of_one_thread():
+    with open_executor(cluster="local:2") as executor:
+        executor.client.wait_for_workers(2)
+        processes = set(executor.client.run(os.getpid).values())
+        assert len(processes - {os.getpid()}) == 2
+        assert set(executor.client.nthreads().values()) == {1}
+
+
+def test_what_travels_for_a_block_is_small_whatever_the_number_of_images(tmp_path):
+    spec = BackboneSpec(
+        sd="weights/stable-diffusion-2-1@bb2154823665391b4fb29b0b9cf82a198964ee05",
+        clip="ViT-L-14-quickgelu:weights/open_clip_model.safetensors",
+        features=DEFAULT_FEATURES,
+        error_map=ErrorMapConfig(),
+        image_tower=ClipConfig(),
+    )
+    work = BlockWork(
+        store=open_place(tmp_path),
+        request="requests/0123456789abcdef.parquet",
+        root=tmp_path,
+        views=("clean", "jpeg-q50"),
+        features=DEFAULT_FEATURES,
+        backbones=spec,
+        batch_size=16,
+        workers=2,
+    )
+    report = BlockReport(39_062, 256, 256, {"decode": 1.5, "error_map": 2.5, "write": 0.5})
+    assert len(pickle.dumps((work, 39_062))) < 2_000
+    assert len(pickle.dumps(report)) < 500
+
+
+def test_networks_are_loaded_once_in_a_process(monkeypatch):
+    loads = []
+    monkeypatch.setattr(
+        "clare_cache.extraction.work.load_backbones", lambda **asked: loads.append(asked) or []
+    )
+    for timestep in (250, 250, 260):
+        spec = BackboneSpec(
+            sd="tiny",
+            clip=None,
+            features=("error_map",),
+            error_map=ErrorMapConfig(timestep=timestep),
+            image_tower=ClipConfig(),
+        )
+        spec.load()
+    assert [asked["error_map"].timestep for asked in loads] == [250, 260]
 
 
 def test_every_fault_of_a_slurm_file_at_once(tmp_path):
