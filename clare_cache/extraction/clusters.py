@@ -11,6 +11,10 @@ from typing import Any
 from clare_cache.errors import ExtractError, raise_faults
 from clare_cache.extraction.executors import Executor, InProcess, OnDask
 
+THREADS = 2
+"""Per worker: one writes a block while the other computes the next; `BlockWork` never lets two
+compute at once."""
+
 SLURM_KEYS = {
     "jobs": "number of jobs, one worker each",
     "cores": "cores per job",
@@ -53,10 +57,7 @@ def open_executor(*, cluster: str | None = None, dask: str | None = None) -> Ite
 
 
 def start_cluster(cluster: str) -> Any:
-    """A dask cluster from `local:N`, `cuda` or `slurm:FILE`, with one thread per worker.
-
-    The models are not safe to share between threads, and one worker per GPU keeps it busy.
-    """
+    """A dask cluster from `local:N`, `cuda` or `slurm:FILE`; one worker per GPU keeps it busy."""
     kind, _, detail = cluster.partition(":")
     if kind == "local" and detail.isdecimal() and int(detail) > 0:
         return _local(int(detail))
@@ -75,7 +76,7 @@ def _local(n_workers: int) -> Any:
     threads = max((os.cpu_count() or 1) // n_workers, 1)
     return LocalCluster(
         n_workers=n_workers,
-        threads_per_worker=1,
+        threads_per_worker=THREADS,
         processes=True,
         dashboard_address="127.0.0.1:0",
         env={"OMP_NUM_THREADS": str(threads)},
@@ -96,7 +97,7 @@ def _cuda() -> Any:
     workers = {
         number: {
             "cls": Nanny,
-            "options": {"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": names[number]}},
+            "options": {"nthreads": THREADS, "env": {"CUDA_VISIBLE_DEVICES": names[number]}},
         }
         for number in range(n_gpus)
     }
@@ -138,7 +139,7 @@ def _slurm(settings: Mapping[str, Any]) -> Any:
     return SLURMCluster(
         cores=settings["cores"],
         processes=1,
-        worker_extra_args=["--nthreads", "1"],
+        worker_extra_args=["--nthreads", str(THREADS)],
         memory=settings["memory"],
         walltime=settings["walltime"],
         job_extra_directives=list(settings.get("lines", [])),

@@ -3,6 +3,7 @@
 A `BlockWork` is small and picklable; networks are loaded once per process, at the first block.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from clare_cache.extraction.request import read_request
 from clare_cache.extraction.versions import present_versions
 from clare_cache.store import BlockData, CommitRecord, Place, Store, StoreWriter
 from clare_cache.types import ArraySpec
+
+_COMPUTING = threading.Lock()
 
 OnImages = Callable[[int], None]
 
@@ -138,8 +141,14 @@ class BlockWork:
     decode_in: DecodeIn = "threads"
 
     def __call__(self, block: int, on_images: OnImages = ignore_images) -> BlockReport:
-        """Make and commit what block `block` lacks now; nothing if another run was faster."""
-        return self.commit(self.make(block, on_images))
+        """Make and commit what block `block` lacks now; nothing if another run was faster.
+
+        Threads of one process make one block at a time, for networks are not safe to share; with
+        two threads one writes while the other computes.
+        """
+        with _COMPUTING:
+            made = self.make(block, on_images)
+        return self.commit(made)
 
     def make(self, block: int, on_images: OnImages = ignore_images) -> Made:
         """Compute what block `block` lacks now; the store is only read."""

@@ -1,6 +1,8 @@
 """Stage one as a whole: only what is missing is made, and the bytes do not depend on how."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -48,6 +50,27 @@ def expected(root, images, array):
         pixels = backbone.preprocess(decode((root / paths[-1]).read_bytes()))
         rows.append(backbone.row(array, pixels, image_id))
     return np.stack(rows)
+
+
+def test_threads_of_a_worker_compute_one_block_at_a_time(store, root, monkeypatch):
+    images = write_images(root, 8)
+    inside, most = [], []
+
+    def note(n):
+        inside.append(n)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.pop()
+
+    class Threads(InProcess):
+        def run(self, work, blocks, *, on_images):
+            with ThreadPoolExecutor(4) as pool:
+                yield from pool.map(work, blocks)
+
+    extract(store, images, root, backbones=[FakeBackbone(before_call=note)], block_rows=2,
+            executor=Threads())  # fmt: skip
+    assert most == [1] * 4
+    assert verify(open_store(store)) == []
 
 
 # What is made
