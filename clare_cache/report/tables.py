@@ -133,22 +133,11 @@ def leaderboard(runs: Sequence[ReportedRun]) -> Table:
 def per_generator(runs: Sequence[ReportedRun], *, split: str, metric: str) -> Table:
     """One metric: generators down, heads across; unseen generators come first."""
     view = first_view_of(runs)
-    places = generators_of(runs, split, view)
-    several = len({source for source, _ in places}) > 1
-    titles = {(ALL, ALL): Cell("All generators", numeric=False)}
-    for source, generator in places:
-        unseen = is_unseen(runs, (split, view, source, generator))
-        titles[source, generator] = Cell(
-            generator,
-            source if several else "",
-            numeric=False,
-            tag="unseen" if unseen else "seen in training",
-        )
     return _score_table(
         runs,
         title=METRICS[metric],
         heading="Generator",
-        titles=titles,
+        titles=_generator_titles(runs, split, view),
         find=lambda run, key: run.rows.get((split, view, *key)),
         metric=metric,
     )
@@ -171,15 +160,11 @@ def per_family(runs: Sequence[ReportedRun], *, split: str, metric: str) -> Table
 def per_group(runs: Sequence[ReportedRun], *, split: str, metric: str) -> Table:
     """One metric with whole groups of images counted: generators down, heads across."""
     view = first_view_of(runs)
-    places = {place[2:] for run in runs for place in run.groups if place[:2] == (split, view)}
-    own = sorted(place for place in places if place[1] != ALL)
-    titles = {(ALL, ALL): Cell("All generators", numeric=False)}
-    titles |= {place: Cell(place[1], place[0], numeric=False) for place in own}
     return _score_table(
         runs,
         title=f"{METRICS[metric]} of groups",
         heading="Generator",
-        titles=titles,
+        titles=_generator_titles(runs, split, view),
         find=lambda run, key: run.groups.get((split, view, *key)),
         metric=metric,
         remark=" A group (video, identity or scene) counts once, with the mean score of its "
@@ -212,14 +197,6 @@ def operating_points(runs: Sequence[ReportedRun], *, split: str) -> Table:
         (Column("Caught at 1% false alarms", "Other thresholds"), "tpr_at_fpr_1"),
         (Column("Caught at 5%", "Other thresholds"), "tpr_at_fpr_5"),
         (Column("Calibration error", "Probabilities"), "ece"),
-        (
-            Column(
-                "With temperature",
-                "Probabilities",
-                hint="calibration error of log-odds divided by a temperature fitted on validation",
-            ),
-            "ece_calibrated",
-        ),
         (Column("Accuracy", "Oracle: threshold looked at test labels"), "oracle_accuracy"),
     ]
     rows = []
@@ -229,7 +206,14 @@ def operating_points(runs: Sequence[ReportedRun], *, split: str) -> Table:
             (
                 Cell(run.label, numeric=False, slot=run.slot),
                 Cell(f"{run.config['threshold']:.3f}"),
-                *(Cell(percent(row.get(name)), hint=row.get("note", "")) for _, name in wanted),
+                *(
+                    Cell(
+                        percent(row.get(name)),
+                        _calibrated(row) if name == "ece" else "",
+                        hint=row.get("note", ""),
+                    )
+                    for _, name in wanted
+                ),
             )
         )
     columns = (
@@ -238,10 +222,16 @@ def operating_points(runs: Sequence[ReportedRun], *, split: str) -> Table:
         *(column for column, _ in wanted),
     )
     note = (
-        "Percent, except the threshold. The oracle column is an upper bound that no one could "
-        "reach without the answers; compare heads by the others."
+        "Percent, except the threshold. The small figure below a calibration error is the error "
+        "once log-odds are divided by a temperature fitted on validation. The oracle column is an "
+        "upper bound that no one could reach without the answers; compare heads by the others."
     )
     return Table("Operating points", columns, tuple(rows), note)
+
+
+def _calibrated(row: Row) -> str:
+    value = row.get("ece_calibrated")
+    return "" if value is None else percent(value)
 
 
 def score_cell(row: Row | None, name: str, *, scale: tuple[float, float], slot: int) -> Cell:
@@ -273,6 +263,24 @@ def coverage_cell(row: Row | None) -> Cell:
 def percent(value: float | None) -> str:
     """A share in [0, 1] as percent with one decimal, without the sign; a dash for None."""
     return DASH if value is None else f"{100 * value:.1f}"
+
+
+def _generator_titles(
+    runs: Sequence[ReportedRun], split: str, view: str
+) -> dict[tuple[str, str], Cell]:
+    """Source and generator → how its row begins; all of them together come first."""
+    places = generators_of(runs, split, view)
+    several = len({source for source, _ in places}) > 1
+    titles = {(ALL, ALL): Cell("All generators", numeric=False)}
+    for source, generator in places:
+        unseen = is_unseen(runs, (split, view, source, generator))
+        titles[source, generator] = Cell(
+            generator,
+            source if several else "",
+            numeric=False,
+            tag="unseen" if unseen else "seen in training",
+        )
+    return titles
 
 
 def _score_table(

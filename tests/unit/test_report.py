@@ -483,3 +483,20 @@ def test_a_histogram_leaves_no_score_out() -> None:
     draw_scores(labels, np.array([0.0, 0.4, 1.0]), threshold=0.5, name="fine")
     with pytest.raises(ValueError, match=r"scores from -2 to 0\.9 are no probabilities"):
         draw_scores(labels, np.array([-2.0, 0.4, 0.9]), threshold=0.5, name="log-odds")
+
+
+def test_families_groups_and_calibration_have_their_place(page: str) -> None:
+    text = words(page)
+    for title in ("Average precision by family", "Average precision of groups"):
+        assert title in text
+    assert "A group (video, identity or scene) counts once" in text
+    assert "once log-odds are divided by a temperature fitted on validation" in text
+
+
+def test_a_page_of_images_that_stand_alone_has_no_groups(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", label="RINE")
+    table = pd.read_parquet(run / "predictions.parquet")
+    table["group"] = table["image_id"]
+    table.to_parquet(run / "predictions.parquet")
+    page = build_report([run], tmp_path / "page.html", title="T").read_text()
+    assert "of groups" not in words(page)
