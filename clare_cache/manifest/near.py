@@ -15,12 +15,13 @@ from clare_cache.manifest.check import Fault
 from clare_cache.types import OnProgress, Progress, ignore_progress
 
 NEAR = 0.98
-"""Cosine from which two CLIP embeddings are called nearly the same: recompressed or resized
-copies lie above, other pictures of one place mostly below."""
+"""Cosine from which two embeddings, less their mean, are called nearly the same. What all pictures
+share points CLIP's embeddings, and the more those of small networks, in one direction; less the
+mean, recompressed copies stay above this and other pictures fall far below."""
 
 _BLOCK = 1024
-_INDISTINCT = 0.9
-"""Where the median cosine between splits is above this, embeddings do not tell images apart."""
+_INDISTINCT = 1e-4
+"""Embeddings that differ from their mean by less than this share of it are all one."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,24 @@ def near_duplicates(
     """
     vectors = np.asarray(embeddings, np.float32)
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+    vectors = vectors - vectors.mean(axis=0)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if len(vectors) and np.median(lengths) < _INDISTINCT:
+        return NearResult(
+            [],
+            "near-duplicates were not looked for: the embeddings of all images are one, so they "
+            "do not tell images apart",
+        )
+    vectors = vectors / lengths.clip(1e-12)
     splits = sorted((s for s in rows["split"].unique() if s), key=_order)
     faults: list[Fault] = []
-    medians = []
     pairs = list(combinations(splits, 2))
     for n_done, (first, later) in enumerate(pairs, start=1):
         mine = np.flatnonzero((rows["split"] == later).to_numpy())
         others = np.flatnonzero((rows["split"] == first).to_numpy())
-        best, nearest, median = _nearest(vectors[mine], vectors[others])
-        medians.append(median)
+        best, nearest = _nearest(vectors[mine], vectors[others])
         faults += _faults(rows, mine, others[nearest], best, near=near, split=first)
         on_progress(Progress(what="compare splits", done=n_done, total=len(pairs), unit="pair"))
-    if medians and min(medians) > _INDISTINCT:
-        return NearResult(
-            [],
-            f"near-duplicates were not looked for: half of all pairs across splits have a cosine "
-            f"of {min(medians):.2f} or more, so these embeddings do not tell images apart",
-        )
     return NearResult(faults)
 
 
@@ -83,23 +85,20 @@ def _faults(
 
 def _nearest(
     mine: NDArray[np.float32], others: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.int64], float]:
-    """For each of `mine` the highest cosine and where, and the median cosine of a sample."""
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """For each of `mine` the highest cosine, and where."""
     best = np.full(len(mine), -2, np.float32)
     where = np.zeros(len(mine), np.int64)
-    medians: list[float] = []
     for start in range(0, len(mine), _BLOCK):
         block = mine[start : start + _BLOCK]
         for at in range(0, len(others), _BLOCK):
             cosines = block @ others[at : at + _BLOCK].T
-            if len(medians) < 16:
-                medians.append(float(np.median(cosines)))
             arg = cosines.argmax(axis=1)
             value = cosines[np.arange(len(block)), arg]
             better = value > best[start : start + len(block)]
             best[start : start + len(block)][better] = value[better]
             where[start : start + len(block)][better] = at + arg[better]
-    return best, where, float(np.median(medians))
+    return best, where
 
 
 def _order(split: str) -> tuple[int, str]:

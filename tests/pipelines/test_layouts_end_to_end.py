@@ -7,9 +7,11 @@ import pytest
 from clare_cache.backbones import load_backbones
 from clare_cache.data import load
 from clare_cache.extraction import extract_features
+from clare_cache.images import decode, encode_jpeg
 from clare_cache.manifest import Manifest
 from clare_cache.store import open_store
 from clare_cache.workflow.checking import check_manifest
+from clare_cache.workflow.demo import make_images
 from clare_cache.workflow.features import paths_by_image
 from clare_cache.workflow.manifests import build_manifest
 from tests.miniatures import MINIATURES
@@ -72,3 +74,25 @@ def test_the_commands_read_pictures_inside_tars(command, tmp_path: Path):
     check = command("manifest", "check", "m.csv", "--root", "images", folder=tmp_path)
     assert check.status == 1
     assert "shards/test-000000.tar#a/0002.png: there is no such file under images." in check.out
+
+
+def test_recompressed_copies_across_splits_are_found(tiny, tmp_path: Path):
+    root = tmp_path / "images"
+    make_images(root, per_region=1)
+    originals = sorted((root / "train/real").iterdir())[:3]
+    for original in originals:
+        copy = root / "test/real" / f"copy-{original.stem}.jpg"
+        copy.write_bytes(encode_jpeg(decode(original.read_bytes()), 90))
+    manifest = build_manifest("folder", root).manifest
+    extract_features(
+        tmp_path / "store",
+        paths_by_image(manifest),
+        root=root,
+        backbones=tiny,
+        features=[FEATURE],
+    )
+    report = check_manifest(manifest, root, store=tmp_path / "store")
+    assert [fault.kind for fault in report.failing] == ["near-duplicate"] * 3
+    for fault, original in zip(report.failing, originals, strict=True):
+        assert fault.where == f"test/real/copy-{original.stem}.jpg"
+        assert fault.detail.startswith(f"is nearly train/real/{original.name} of train (cosine ")
