@@ -1,7 +1,8 @@
-"""What each codec saves, costs and changes: bytes, speed, error, and the logits of every head.
+"""What each codec saves, costs and changes: bytes, speed, error, and every head's logits.
 
-Made-up features with the statistics of a vision transformer's (channels of very unequal size, tokens
-of unequal length, neighbours alike) and heads of random weights; or your own, with --store and --runs.
+Made-up features with the statistics of a vision transformer's (channels of very unequal size,
+tokens of unequal length, neighbours alike) and heads of random weights; or your own, with
+--store and --runs.
 
     python -m benchmarks.codecs [--images 64]
     python -m benchmarks.codecs --store STORE --runs RUN [RUN …]
