@@ -5,7 +5,7 @@ the place in the file.
 """
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.errors import ClareCacheError, RecipeError, raise_faults
+from clare_cache.files import read_yaml
 from clare_cache.published.expectation import Expectation
 from clare_cache.sweep import expand, parse_change
 from clare_cache.train.config import OptimiserConfig, TrainConfig
@@ -274,7 +275,7 @@ def read_recipe(
     """
     path = find_recipe(name)
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)  # rule-ok: SafeLoader
+        value = read_yaml(path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path}: expected YAML, found {error}. Correct it.") from error
     if not isinstance(value, Mapping):
@@ -283,19 +284,6 @@ def read_recipe(
             "`clare-cache recipe show demo/tiny` prints a whole one."
         )
     return parse_recipe(value, where=str(path), changes=changes, sample=sample, seeds=seeds)
-
-
-class _EachKeyOnce(yaml.SafeLoader):
-    """YAML forbids repeated keys; PyYAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value]
-        for number, (key, _) in enumerate(node.value):
-            if key.value in keys[:number]:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key.value} twice", problem_mark=key.start_mark
-                )
-        return super().construct_mapping(node, deep)
 
 
 def parse_recipe(
