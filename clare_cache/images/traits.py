@@ -16,6 +16,7 @@ _NO_METADATA = frozenset(
     {"exif", "icc_profile", "dpi", "jfif", "jfif_version", "jfif_unit", "jfif_density", "adobe"}
     | {"adobe_transform", "progressive", "progression", "gamma", "srgb", "chromaticity"}
     | {"aspect", "interlace", "transparency", "compression", "background", "loop", "timestamp"}
+    | {"resolution", "duration", "version", "extension", "bbox"}
 )
 
 

@@ -18,6 +18,9 @@ from clare_cache.manifest.walk import walk
 MOST_TRIED = 8
 """So many files of a row's name are read before its row is given up."""
 
+MOST_ALIKE = 1000
+"""Of a name that more files have, only the place where the file before was found is tried."""
+
 
 @dataclass(frozen=True)
 class Move:
@@ -79,28 +82,38 @@ def apply_moves(manifest: Manifest, moved: Mapping[str, str]) -> Manifest:
 
 
 class _Search:
-    """Files on disk by their name, tried in the order of how much of their path agrees."""
+    """Files on disk by the end of their path, tried in the order of how much of it agrees."""
 
     def __init__(self, root: Path, paths: Sequence[str]) -> None:
         self._root = root
-        self._by_name: dict[str, list[str]] = defaultdict(list)
+        self._paths = frozenset(paths)
+        self._by_end: dict[str, list[str]] = defaultdict(list)
         self._ids: dict[str, str] = {}
         self._last: tuple[str, str] | None = None
         for path in paths:
-            self._by_name[_plain(path).rpartition("/")[2]].append(path)
+            for n_parts in (1, 2):
+                self._by_end[_end(path, n_parts)].append(path)
 
     def find(self, path: str, image_id: str) -> str | None:
-        candidates = self._by_name.get(_plain(path).rpartition("/")[2], [])
-        ranked = sorted(candidates, key=lambda other: (-_agreement(path, other), other))
-        # Most files of a data set moved the same way as the one before.
-        if self._last and path.startswith(self._last[0]):
-            likely = self._last[1] + path.removeprefix(self._last[0])
-            ranked = [other for other in ranked if other == likely] + ranked
-        for other in ranked[:MOST_TRIED]:
+        for other in self._candidates(path):
             if self._id_of(other) == image_id:
                 self._last = _changed(path, other)
                 return other
         return None
+
+    def _candidates(self, path: str) -> list[str]:
+        """At most MOST_TRIED + 1 files, the likeliest first."""
+        likely = []
+        # Most files of a data set moved the same way as the one before.
+        if self._last and path.startswith(self._last[0]):
+            moved = self._last[1] + path.removeprefix(self._last[0])
+            likely = [moved] if moved in self._paths else []
+        alike = self._by_end.get(_end(path, 2)) or self._by_end.get(_end(path, 1), [])
+        # Every video has a frame 000.png: beyond some, a name alone is no lead.
+        if len(alike) > MOST_ALIKE:
+            return likely
+        ranked = sorted(alike, key=lambda other: (-_agreement(path, other), other))
+        return [*likely, *ranked[:MOST_TRIED]]
 
     def _id_of(self, path: str) -> str:
         if path not in self._ids:
@@ -110,6 +123,10 @@ class _Search:
                 return ""
             self._ids[path] = hashlib.sha256(data).hexdigest()
         return self._ids[path]
+
+
+def _end(path: str, n_parts: int) -> str:
+    return "/".join(_plain(path).split("/")[-n_parts:])
 
 
 def _plain(path: str) -> str:

@@ -81,3 +81,16 @@ def test_the_remapped_manifest_has_no_faults(manifest, tmp_path: Path):
 def test_what_is_gone_is_gone(manifest, tmp_path: Path):
     (tmp_path / NAMES[0]).unlink()
     assert reconciled(manifest, tmp_path).moved == {}
+
+
+def test_a_name_that_all_files_have_is_no_lead_but_the_last_move_is(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("clare_cache.manifest.reconcile.MOST_ALIKE", 3)
+    names = [f"real/v{n}/000.png" for n in range(5)]
+    put(tmp_path, *names)
+    manifest = build_folder(tmp_path, probe=probe).manifest
+    move(tmp_path, "real", "moved/real")
+    # The folder of each file agrees, so all are found.
+    assert len(reconciled(manifest, tmp_path).moved) == 5
+    for n in range(5):
+        move(tmp_path, f"moved/real/v{n}", f"moved/real/w{n}")
+    assert reconciled(manifest, tmp_path).moved == {}
