@@ -27,6 +27,7 @@ __all__ = [
     "DEFAULT_FEATURES",
     "FEATURES",
     "FEATURE_SPELLINGS",
+    "NOWHERE",
     "ClipConfig",
     "ErrorMapConfig",
     "backbone_of",
@@ -34,6 +35,10 @@ __all__ = [
     "load_text_tower",
     "settings_of",
 ]
+
+
+NOWHERE = "meta"
+"""PyTorch's device for shapes without numbers."""
 
 
 def load_backbones(
@@ -50,7 +55,8 @@ def load_backbones(
     """The backbones that `features` need, and no other network.
 
     With `from_latents` error maps are made of rows of `vae_latent` instead of pictures, without
-    the VAE. `compiled` has Stable Diffusion's networks compiled.
+    the VAE. `compiled` has Stable Diffusion's networks compiled. On the device NOWHERE they have no
+    weights and take no memory: they tell what they would make, and cannot make it.
 
     `sd` and `clip` name the weights (see `load_stable_diffusion` and `load_clip`). Raises
     BackboneError when a feature is unknown or its weights are not named, all faults at once, and
@@ -64,14 +70,17 @@ def load_backbones(
         from clare_cache.backbones.stable_diffusion import load_stable_diffusion
 
         config = error_map or ErrorMapConfig()
-        parts = load_stable_diffusion(sd, prompt=config.prompt, dtype=config.dtype)
+        parts = load_stable_diffusion(
+            sd, prompt=config.prompt, dtype=config.dtype, empty=device == NOWHERE
+        )
         made = [feature for feature in features if backbone_of(feature) == "error_map"]
         kind = ErrorMapFromLatent if from_latents else ErrorMapBackbone
         backbones.append(kind(parts, config, features=made, device=device, compiled=compiled))
     if clip is not None and "clip" in needed:
         from clare_cache.backbones.clip_models import load_clip
 
-        tower = load_clip(clip).image_backbone(clip_config or ClipConfig(), device=device)
+        model = load_clip(clip, empty=device == NOWHERE)
+        tower = model.image_backbone(clip_config or ClipConfig(), device=device)
         there = [spec.name for spec in tower.arrays]
         _refuse_others([f for f in features if backbone_of(f) == "clip"], there, clip=clip)
         backbones.append(tower)

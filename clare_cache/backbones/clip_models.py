@@ -25,7 +25,7 @@ from clare_cache.backbones.clip_training import (
 )
 from clare_cache.backbones.config import ClipConfig
 from clare_cache.backbones.hub import cached_revision, fetch_file, first_line
-from clare_cache.backbones.numerics import random_identity, seeded_init, torch_dtype
+from clare_cache.backbones.numerics import on_meta, random_identity, seeded_init, torch_dtype
 from clare_cache.backbones.text import ClipTextTower
 from clare_cache.backbones.tiny_init import sharpen_tiny_patches
 from clare_cache.backbones.weights_record import pinned_source, split_revision
@@ -95,10 +95,10 @@ class LoadedClip:
         return ClipTextTower(self.model, self.identity, device=device)
 
 
-def load_clip(spec: str) -> LoadedClip:
+def load_clip(spec: str, *, empty: bool = False) -> LoadedClip:
     """The CLIP that `spec` names: `MODEL:TAG` (open_clip's names, from the hub, with an optional
     `@revision`), `MODEL:FILE` (safetensors or a state dict), `random:MODEL` (seeded weights), or
-    `tiny`.
+    `tiny`. An `empty` model is on the meta device: it has the same identity and shapes.
 
     Raises BackboneError when the model is unknown, not a plain vision transformer or CLIP's own
     ResNet, or not what the weights were trained as (for a file: as its digest, the
@@ -106,8 +106,9 @@ def load_clip(spec: str) -> LoadedClip:
     """
     if spec == "tiny":
         config = json.loads((files("clare_cache.backbones") / "tiny" / "clip.json").read_text())
-        tiny = _initialise("tiny", config, source="tiny")
-        sharpen_tiny_patches(tiny.model.visual)
+        tiny = _initialise("tiny", config, source="tiny", empty=empty)
+        if not empty:
+            sharpen_tiny_patches(tiny.model.visual)
         return tiny
     name, _, weights = spec.partition(":")
     if not weights:
@@ -116,7 +117,7 @@ def load_clip(spec: str) -> LoadedClip:
             f"Write for example ViT-L-14{QUICK}:openai."
         )
     if name == "random":
-        return _initialise(weights, model_config(weights, spec), source=spec)
+        return _initialise(weights, model_config(weights, spec), source=spec, empty=empty)
     config = model_config(name, spec)
     weights, revision = split_revision(weights)
     path = Path(weights).expanduser()
@@ -135,8 +136,10 @@ def load_clip(spec: str) -> LoadedClip:
         digest = file_digest(path)
         commit = cached_revision(path.parent) or revision
         source = f"{name}:{weights}@{commit}" if commit else f"{name}:{weights}"
-    model = build_clip(config)
-    _fill(model, path, spec=spec)
+    with on_meta(empty):
+        model = build_clip(config)
+    if not empty:
+        _fill(model, path, spec=spec)
     return _loaded(
         model, name=name, config=config, trained=trained, weights={"sha256": digest}, source=source
     )
@@ -164,9 +167,11 @@ def build_clip(config: Mapping[str, Any]) -> Any:
     return model
 
 
-def _initialise(name: str, config: Mapping[str, Any], *, source: str) -> LoadedClip:
+def _initialise(name: str, config: Mapping[str, Any], *, source: str, empty: bool) -> LoadedClip:
+    with on_meta(empty):
+        model = build_clip(config)
     return _loaded(
-        build_clip(config),
+        model,
         name=name,
         config=config,
         trained={},

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from clare_cache.backbones.architectures import build_networks
 from clare_cache.backbones.hub import first_line
-from clare_cache.backbones.numerics import seeded_init, torch_dtype
+from clare_cache.backbones.numerics import on_meta, seeded_init, torch_dtype
 from clare_cache.errors import BackboneError, raise_faults
 from clare_cache.fingerprint import file_digest
 
@@ -48,14 +49,14 @@ class Parts:
     weights: Mapping[str, Any]
 
 
-def read_folder(folder: Path, *, prompt: str, dtype: str, asked: str) -> Parts:
+def read_folder(folder: Path, *, prompt: str, dtype: str, asked: str, empty: bool = False) -> Parts:
     """The parts kept in `folder`: UNet in `dtype`, the others in float32.
 
-    Raises BackboneError, beginning with `asked`, with all faults of the folder or of the fit.
+    `empty` networks are on the meta device, of the folder's configurations. Raises BackboneError,
+    beginning with `asked`, with all faults of the folder or of the fit.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
     from safetensors import SafetensorError
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTokenizer
 
     raise_faults(BackboneError, asked, list(folder_faults(folder)), advice=_CURE)
     try:
@@ -64,27 +65,11 @@ def read_folder(folder: Path, *, prompt: str, dtype: str, asked: str) -> Parts:
             tokenizer = CLIPTokenizer.from_pretrained(
                 folder, subfolder="tokenizer", local_files_only=True
             )
-            # Without an explicit dtype transformers takes the file's, which is often half.
-            text_encoder, text_gaps = _read(
-                CLIPTextModel.from_pretrained, folder, "text_encoder", dtype=torch.float32
-            )
-            vae, vae_gaps = _read(
-                AutoencoderKL.from_pretrained,
-                folder,
-                "vae",
-                torch_dtype=torch.float32,
-                low_cpu_mem_usage=False,
-            )
-            unet, unet_gaps = _read(
-                UNet2DConditionModel.from_pretrained,
-                folder,
-                "unet",
-                torch_dtype=torch_dtype(dtype),
-                low_cpu_mem_usage=False,
-            )
+            networks, gaps = _build(folder) if empty else _load(folder, dtype=dtype)
     except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         raise BackboneError(f"{asked}: cannot be loaded, {first_line(error)}. {_CURE}") from error
-    faults = [*unet_gaps, *vae_gaps, *text_gaps]
+    unet, vae, text_encoder = networks
+    faults = [*gaps]
     faults += fit_faults(unet.config, vae.config, text_encoder.config, tokenizer.pad_token_id)
     raise_faults(BackboneError, asked, faults)
     prompt_ids = tokenizer(
@@ -95,13 +80,51 @@ def read_folder(folder: Path, *, prompt: str, dtype: str, asked: str) -> Parts:
         return_tensors="pt",
     ).input_ids
     return Parts(
-        unet=unet,
+        unet=nn.Module.to(unet, torch_dtype(dtype)) if empty else unet,
         vae=vae,
-        text_encoder=text_encoder,
+        text_encoder=text_encoder.eval(),
         prompt_ids=prompt_ids,
         scheduler=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
         weights={part: file_digest(weight_file(folder, part)) for part in WEIGHT_STEMS},
     )
+
+
+Networks = tuple[Any, Any, Any]
+"""UNet, VAE and text encoder."""
+
+
+def _build(folder: Path) -> tuple[Networks, list[str]]:
+    configs = {
+        part: json.loads((folder / part / "config.json").read_text()) for part in WEIGHT_STEMS
+    }
+    with on_meta(True):
+        return build_networks(configs), []
+
+
+def _load(folder: Path, *, dtype: str) -> tuple[Networks, list[str]]:
+    """The networks, and a phrase for each of their weights that the files do not hold."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    # Without an explicit dtype transformers takes the file's, which is often half.
+    text_encoder, text_gaps = _read(
+        CLIPTextModel.from_pretrained, folder, "text_encoder", dtype=torch.float32
+    )
+    vae, vae_gaps = _read(
+        AutoencoderKL.from_pretrained,
+        folder,
+        "vae",
+        torch_dtype=torch.float32,
+        low_cpu_mem_usage=False,
+    )
+    unet, unet_gaps = _read(
+        UNet2DConditionModel.from_pretrained,
+        folder,
+        "unet",
+        torch_dtype=torch_dtype(dtype),
+        low_cpu_mem_usage=False,
+    )
+    return (unet, vae, text_encoder), [*unet_gaps, *vae_gaps, *text_gaps]
 
 
 def pad_token_id(folder: Path) -> int:

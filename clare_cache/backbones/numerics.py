@@ -5,7 +5,7 @@ Changes no global state that outlives a `with` block, and never seeds the caller
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,11 @@ def seeded_init(seed: int = RANDOM_SEED) -> Iterator[None]:
         # Not torch.manual_seed: that would also seed the caller's GPU generators.
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def on_meta(empty: bool) -> AbstractContextManager[Any]:
+    """A block in which networks are built without memory, if that is asked for."""
+    return torch.device("meta") if empty else nullcontext()
 
 
 def random_identity(architecture: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ must say it. Opens no pickle, downloads nothing.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clare_cache.backbones.architectures import architecture, build_networks
 from clare_cache.backbones.diffusers_folder import Parts
 from clare_cache.backbones.hub import first_line
-from clare_cache.backbones.numerics import seeded_init, torch_dtype
+from clare_cache.backbones.numerics import on_meta, seeded_init, torch_dtype
 from clare_cache.errors import BackboneError, raise_faults
 from clare_cache.fingerprint import file_digest
 
@@ -70,11 +70,12 @@ def read_single_file(
     dtype: str,
     asked: str,
     configs: Mapping[str, Mapping[str, Any]] | None = None,
+    empty: bool = False,
 ) -> Parts:
     """The parts of a checkpoint: UNet in `dtype`, the others in float32.
 
-    `configs` are the networks', by default those that the file's shapes tell. Raises BackboneError,
-    beginning with `asked`, with all faults of the file.
+    `configs` are the networks', by default those that the file's shapes tell. `empty` networks are
+    on the meta device. Raises BackboneError, beginning with `asked`, with all faults of the file.
     """
     from open_clip import tokenize
     from safetensors.torch import load_file
@@ -82,15 +83,10 @@ def read_single_file(
     configs = configs or _configs_of(file.path, asked=asked)
     digest = file_digest(file.path)
     prediction_type = prediction_type_of(file, digest, asked=asked)
-    tensors = load_file(file.path)
-    with seeded_init():
+    with seeded_init(), on_meta(empty):
         networks = build_networks(configs)
-    faults: list[str] = []
-    for network, (part, found) in zip(networks, _by_part(tensors, configs).items(), strict=True):
-        faults += weight_faults(part, network.state_dict(), found)
-        if not faults:
-            network.load_state_dict({key: found[key] for key in network.state_dict()})
-    raise_faults(BackboneError, asked, shortened(faults))
+    if not empty:
+        _fill(networks, load_file(file.path), configs, asked=asked)
     unet, vae, text_encoder = networks
     prompt_ids = tokenize([prompt])
     if configs["text_encoder"]["hidden_act"] == "quick_gelu":
@@ -106,6 +102,21 @@ def read_single_file(
         scheduler={**configs["scheduler"], "prediction_type": prediction_type},
         weights={"checkpoint": digest},
     )
+
+
+def _fill(
+    networks: Sequence[Any],
+    tensors: Mapping[str, Tensor],
+    configs: Mapping[str, Mapping[str, Any]],
+    *,
+    asked: str,
+) -> None:
+    faults: list[str] = []
+    for network, (part, found) in zip(networks, _by_part(tensors, configs).items(), strict=True):
+        faults += weight_faults(part, network.state_dict(), found)
+        if not faults:
+            network.load_state_dict({key: found[key] for key in network.state_dict()})
+    raise_faults(BackboneError, asked, shortened(faults))
 
 
 def single_file_faults(path: Path, *, asked: str) -> list[str]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clare_cache.backbones.architectures import architecture, build_networks
 from clare_cache.backbones.diffusers_folder import FOLDER_FILES, Parts, read_folder
 from clare_cache.backbones.hub import cached_revision, fetch_folder
-from clare_cache.backbones.numerics import random_identity, seeded_init, torch_dtype
+from clare_cache.backbones.numerics import on_meta, random_identity, seeded_init, torch_dtype
 from clare_cache.backbones.single_file import parse_single_file, read_single_file
 from clare_cache.backbones.tiny_init import spread_tiny_weights
 from clare_cache.backbones.weights_record import pinned_source, split_revision
@@ -50,17 +50,21 @@ class StableDiffusion:
     source: str
 
 
-def load_stable_diffusion(spec: str, *, prompt: str, dtype: str = "float32") -> StableDiffusion:
+def load_stable_diffusion(
+    spec: str, *, prompt: str, dtype: str = "float32", empty: bool = False
+) -> StableDiffusion:
     """The model that `spec` names: a diffusers folder, one file of the authors' layout
     (`FILE.safetensors:v_prediction`), a hub id with an optional `@revision`, `tiny`, or
     `random:sd21` (Stable Diffusion 2.1's shapes, seeded weights).
 
-    `dtype` is the UNet's; the rest is float32. Raises BackboneError with all faults found.
+    `dtype` is the UNet's; the rest is float32. `empty` networks are on the meta device and take no
+    memory: `identity` and shapes are those of the loaded ones. Raises BackboneError with all faults
+    found.
     """
     asked = f"Stable Diffusion {spec}"
     if spec in RANDOM_SPECS:
         name = RANDOM_SPECS[spec]
-        parts = _initialise(name, prompt=prompt, dtype=dtype)
+        parts = _initialise(name, prompt=prompt, dtype=dtype, empty=empty)
         return _assemble(parts, prompt=prompt, source=spec)
     if spec.startswith("random:"):
         raise BackboneError(
@@ -68,7 +72,7 @@ def load_stable_diffusion(spec: str, *, prompt: str, dtype: str = "float32") -> 
             "Use random:sd21, tiny, a hub id, a diffusers folder or a single file."
         )
     if (file := parse_single_file(spec)) is not None:
-        parts = read_single_file(file, prompt=prompt, dtype=dtype, asked=asked)
+        parts = read_single_file(file, prompt=prompt, dtype=dtype, asked=asked, empty=empty)
         # Whoever loads it again may stand in another folder.
         source = f"{file.path.absolute()}:{parts.scheduler['prediction_type']}"
         return _assemble(parts, prompt=prompt, source=source)
@@ -78,7 +82,7 @@ def load_stable_diffusion(spec: str, *, prompt: str, dtype: str = "float32") -> 
         source = pinned_source(folder, folder, revision, asked=asked)
     else:
         folder, source = _fetch(spec, asked=asked)
-    parts = read_folder(folder, prompt=prompt, dtype=dtype, asked=asked)
+    parts = read_folder(folder, prompt=prompt, dtype=dtype, asked=asked, empty=empty)
     return _assemble(parts, prompt=prompt, source=source)
 
 
@@ -98,13 +102,13 @@ def schedule_from(config: Mapping[str, Any]) -> NDArray[np.float64]:
     return np.cumprod(1.0 - scheduler.betas.double().numpy())
 
 
-def _initialise(name: str, *, prompt: str, dtype: str) -> Parts:
+def _initialise(name: str, *, prompt: str, dtype: str, empty: bool) -> Parts:
     from open_clip import tokenize
 
     configs = architecture(name)
-    with seeded_init():
+    with seeded_init(), on_meta(empty):
         unet, vae, text_encoder = build_networks(configs)
-    if name == "tiny":
+    if name == "tiny" and not empty:
         spread_tiny_weights(vae)
     return Parts(
         # Not unet.to: diffusers' own logs a warning that says nothing here.
@@ -150,7 +154,9 @@ def _assemble(parts: Parts, *, prompt: str, source: str) -> StableDiffusion:
     alphas_cumprod = schedule_from(scheduler)
     prediction_type = scheduler.get("prediction_type") or "epsilon"
     with torch.inference_mode():
-        hidden = parts.text_encoder(parts.prompt_ids).last_hidden_state
+        # An empty encoder's answer is empty, whatever it is asked.
+        prompt_ids = parts.prompt_ids.to(parts.text_encoder.device)
+        hidden = parts.text_encoder(prompt_ids).last_hidden_state
     vae.decoder = None
     vae.post_quant_conv = None
     for network in (parts.unet, vae):

@@ -27,6 +27,7 @@ from clare_cache.extraction.work import (
     Described,
     LoadedBackbones,
     describe,
+    load_networks,
 )
 from clare_cache.files import split_member
 from clare_cache.images import find_view
@@ -112,7 +113,6 @@ def extract_features(
         LoadedBackbones(backbones) if isinstance(backbones, Sequence) else backbones
     )
     made = executor.call(describe, source)
-    loaded = time.perf_counter() - began
     if unknown := [name for name in features if name not in made]:
         raise ExtractError(
             f"extract: features {', '.join(unknown)} were asked for, the backbones make "
@@ -174,7 +174,10 @@ def extract_features(
     del in_order, paths, order
     pa.default_memory_pool().release_unused()
     seconds, beside = defaultdict[str, float](float), defaultdict[str, float](float)
-    seconds |= {"load": loaded, "plan": time.perf_counter() - began - loaded}
+    seconds["plan"] = time.perf_counter() - began
+    if found.blocks:  # a call that has nothing to do loads nothing
+        executor.call(load_networks, source)
+    seconds["load"] = time.perf_counter() - began - seconds["plan"]
     n_decoded, notes = 0, list[str]()
     try:
         for report in executor.run(work, found.blocks, on_images=on_images):

@@ -6,7 +6,7 @@ A `BlockWork` is small and picklable; networks are loaded once per process, at t
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from clare_cache.backbones import load_backbones
+from clare_cache.backbones import NOWHERE, load_backbones
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.extraction.block import Extracted, extract_block
@@ -58,19 +58,27 @@ class BackboneSpec:
     def load(self) -> Sequence[Backbone]:
         return _load_once(self)
 
+    def outline(self) -> Sequence[Backbone]:
+        """Backbones that can be asked what they make, and are not loaded for that."""
+        return load_backbones(**_asked(replace(self, device=NOWHERE, compiled=False)))
+
+
+def _asked(spec: BackboneSpec) -> dict[str, Any]:
+    return {
+        "sd": spec.sd,
+        "clip": spec.clip,
+        "features": spec.features,
+        "error_map": spec.error_map,
+        "clip_config": spec.image_tower,
+        "device": spec.device,
+        "from_latents": spec.from_latents,
+        "compiled": spec.compiled,
+    }
+
 
 @lru_cache(maxsize=1)
 def _load_once(spec: BackboneSpec) -> Sequence[Backbone]:
-    return load_backbones(
-        sd=spec.sd,
-        clip=spec.clip,
-        features=spec.features,
-        error_map=spec.error_map,
-        clip_config=spec.image_tower,
-        device=spec.device,
-        from_latents=spec.from_latents,
-        compiled=spec.compiled,
-    )
+    return load_backbones(**_asked(spec))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +101,18 @@ class Described:
 
 
 def describe(source: BackboneSource) -> dict[str, Described]:
-    """Every array that the backbones make, by name."""
+    """Every array that the backbones make, by name; without loading networks, where that goes."""
+    backbones = source.outline() if isinstance(source, BackboneSpec) else source.load()
     return {
         spec.name: Described(spec, dict(backbone.declared(spec.name)), backbone.source)
-        for backbone in source.load()
+        for backbone in backbones
         for spec in backbone.arrays
     }
+
+
+def load_networks(source: BackboneSource) -> None:
+    """Load them now, so that the first block does not have to; nothing where that is done."""
+    source.load()
 
 
 @dataclass(frozen=True)
