@@ -30,6 +30,7 @@ from clare_cache.store.records import (
     request_names,
 )
 from clare_cache.store.schema import (
+    BLOCK_FILE,
     COMMITS_FOLDER,
     FEATURES_FOLDER,
     GROUP_FILE,
@@ -261,6 +262,8 @@ def _orphans(
         view, array, *parts = [*rest.split("/"), "", ""]
         entry = description.arrays.get(f"{view}/{array}")
         block = None
+        if entry is not None and folder == COMMITS_FOLDER and BLOCK_FILE.fullmatch(parts[0]):
+            continue  # committed while the others were looked at
         if entry is not None and folder == LEDGER_FOLDER:
             block = _number(parts[0].removesuffix(".json"), 1)
         elif entry is not None and folder == FEATURES_FOLDER and parts[0] == "c":

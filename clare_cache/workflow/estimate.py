@@ -30,7 +30,8 @@ Pattern = tuple[tuple[str, ...], tuple[str, ...]]
 MAX_PATTERNS = 4
 """So many are measured, the most frequent ones; the others count like the dearest of these."""
 WARM_UP = 16
-"""Images that go through the networks before the clock starts."""
+"""On a GPU so many images go through the networks before the clock starts, or a batch; elsewhere
+one does."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def make_estimate(
     A sample goes through reading, networks and writing as the whole would, into a store that is
     removed again. Images that lack different arrays are measured apart.
     """
-    made = describe(backbones)
+    made, here = describe(backbones), str(pick_device(device))
     plan = forecast(
         store,
         images.keys(),
@@ -155,6 +156,7 @@ def make_estimate(
             {image: images[image] for image in _choose(lacking, n_sample)},
             pattern,
             n_todo=len(lacking),
+            device=here,
             on_progress=on_progress,
             root=root,
             backbones=backbones,
@@ -170,7 +172,7 @@ def make_estimate(
         n_todo=len(plan.images),
         nbytes=sum(one.nbytes for one in plan.arrays),
         n_files=sum(one.n_files for one in plan.arrays),
-        device=str(pick_device(device)),
+        device=here,
         measured=measured,
         seconds=_seconds(len(plan.images), measured),
         mismatches=() if store is None else tuple(_mismatches(store, made, features, views)),
@@ -217,11 +219,14 @@ def _measure(
     pattern: Pattern,
     *,
     n_todo: int,
+    device: str,
     on_progress: OnProgress,
     **options: Any,
 ) -> Measured:
     features, views = pattern
-    size = options["batch_size"] if options["batch_size"] != "auto" else WARM_UP
+    size = WARM_UP if options["batch_size"] == "auto" else options["batch_size"]
+    if not device.startswith("cuda"):
+        size = 1
     warm_up = dict(list(images.items())[:size])
     with tempfile.TemporaryDirectory(prefix="clare-cache-") as folder:
         for name, shown in (("warm-up", warm_up), ("sample", images)):

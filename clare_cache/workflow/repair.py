@@ -42,7 +42,7 @@ from clare_cache.store.records import (
     read_ledger,
     read_record,
 )
-from clare_cache.store.schema import LEDGER_FOLDER, STORE_FILE
+from clare_cache.store.schema import COMMITS_FOLDER, LEDGER_FOLDER, STORE_FILE
 from clare_cache.types import ImageId, OnProgress, Progress, ignore_progress
 from clare_cache.workflow.again import LoadBackbones, items_of_rows, load_again, paths_of_rows
 from clare_cache.workflow.features import paths_by_image
@@ -82,6 +82,7 @@ def repair(
         return RepairReport(tuple(found), tuple(found), (), 0)
     with setup_lock(place):
         found = _mend_descriptions(place, Path(root), manifests)
+    records = place.names(COMMITS_FOLDER)
     in_blocks = check_blocks(place, on_progress=on_progress)
     work = _Blocks(Store(place), Path(root), manifests)
     work.mend(
@@ -91,11 +92,16 @@ def repair(
         workers=workers,
         on_progress=on_progress,
     )
-    for fault in in_blocks:
-        if fault.kind == "orphan file":
-            place.delete(fault.where)
     mended = {(fault.key, fault.block) for fault in in_blocks if fault.block is not None}
     left = [*check_descriptions(place), *check_blocks(place, only=mended)]
+    orphans = [fault for fault in in_blocks if fault.kind == "orphan file"]
+    if orphans and set(place.names(COMMITS_FOLDER)) - set(records):
+        # What was an orphan a moment ago may be a chunk whose record comes next.
+        work.reasons.append("orphans: blocks are being committed; call again when that run is done")
+        left += orphans
+    else:
+        for fault in orphans:
+            place.delete(fault.where)
     return RepairReport((*found, *in_blocks), tuple(left), tuple(work.reasons), work.n_images)
 
 

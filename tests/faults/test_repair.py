@@ -80,8 +80,11 @@ def assert_put_back(store: Path, before: dict[str, bytes], damaged: str) -> None
 
 @pytest.mark.parametrize(
     "numbers",
-    [range(60), pytest.param(range(60, 500), marks=pytest.mark.slow)],
-    ids=["60", "440 more"],
+    [
+        range(60),
+        *(pytest.param(range(n, n + 110), marks=pytest.mark.slow) for n in range(60, 500, 110)),
+    ],
+    ids=lambda numbers: f"{numbers.start}_to_{numbers.stop - 1}",
 )
 def test_every_damage_is_found_and_mended(made, tmp_path, numbers):
     store = tmp_path / "store"
@@ -170,6 +173,24 @@ def test_orphans_go_and_files_of_others_stay(made, store):
     assert report.left == ()
     assert not orphan.exists()
     assert (store / "README.md").read_text() == "ours"
+
+
+def test_orphans_stay_while_somebody_commits_blocks(made, store):
+    """They may be the chunks of the next block."""
+    record = (store / "commits/flip/code/0.json").read_bytes()
+    (store / "commits/flip/code/0.json").unlink()
+    (store / "ledger/flip/code/0.json").unlink()
+    orphan = chunk_of(store, "flip/code")
+
+    def commit(step):
+        (store / "commits/flip/code/0.json").write_bytes(record)
+
+    report = mend(store, made, on_progress=commit)
+    assert report.reasons == (
+        "orphans: blocks are being committed; call again when that run is done",
+    )
+    assert [fault.where for fault in report.left] == [orphan.relative_to(store).as_posix()]
+    assert orphan.exists()
 
 
 def test_a_dry_run_changes_nothing(made, store):
