@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from clare_cache.backbones import backbone_of
+from clare_cache.backbones import backbone_of, settings_of
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.extraction.versions import version_differences
 from clare_cache.fingerprint import differences
@@ -18,6 +18,7 @@ from clare_cache.manifest import Manifest
 from clare_cache.recipe import Recipe
 from clare_cache.store import ArrayHandle, Store
 from clare_cache.types import CLEAN, ImageId
+from clare_cache.workflow.features import settings_from
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Misfit:
 class Request:
     """What a store is held against.
 
-    `arrays` maps `<view>/<array>` to the declared inputs asked for: all of them where `exact`,
-    else those named. `images` maps each image to its path or another name for people; None asks
-    for no images. `of_array` narrows the images of single arrays.
+    `arrays` maps `<view>/<array>` to all declared inputs where `exact`, else to its view and the
+    settings of its backbone that are asked for. `images` maps each image to its path or another
+    name for people; None asks for no images. `of_array` narrows the images of single arrays.
     """
 
     arrays: Mapping[str, Mapping[str, Any]]
@@ -61,7 +62,7 @@ def request_of_recipe(
     for name in needs:
         section = sections[(backbone_of(name) or "clip")]
         said = section in recipe.backbones.model_fields_set
-        settings = asdict(getattr(recipe.backbones, section)) if said else {}
+        settings = _settings(getattr(recipe.backbones, section)) if said else {}
         stated[name] = {k: v for k, v in settings.items() if "dtype" not in k}
     return Request(_per_view(stated, views), _images(manifest))
 
@@ -76,8 +77,8 @@ def request_of_options(
 ) -> Request:
     """What `extract` with these options would ask for, whatever the weights."""
     settings = {
-        "error_map": asdict(error_map or ErrorMapConfig()),
-        "clip": asdict(image_tower or ClipConfig()),
+        "error_map": _settings(error_map or ErrorMapConfig()),
+        "clip": _settings(image_tower or ClipConfig()),
     }
     stated = {name: settings[(backbone_of(name) or "clip")] for name in features}
     return Request(_per_view(stated, views), _images(manifest))
@@ -124,6 +125,7 @@ def _compare_array(
     key = handle.entry.key
     there = handle.declared
     if not request.exact:
+        there = _settings_found(handle)
         declared = {k: v for k, v in declared.items() if k in there}
         there = {k: there[k] for k in declared}
     found = [Misfit("declared", key, f"{key}: {p}") for p in differences(declared, there)]
@@ -158,6 +160,29 @@ def _compare_array(
             )
         )
     return found
+
+
+def _settings(config: ErrorMapConfig | ClipConfig) -> dict[str, Any]:
+    """What a configuration asks for, with what `auto` comes to."""
+    asked = asdict(config)
+    if isinstance(config, ErrorMapConfig):
+        asked["vae_dtype"] = config.vae_arithmetic
+    return asked
+
+
+def _settings_found(handle: ArrayHandle) -> dict[str, Any]:
+    """The settings that an array was made with, those left out of `declared` by their defaults.
+
+    Without those that its name says, and those that do not concern it.
+    """
+    name, declared = handle.entry.spec.name, handle.declared
+    kind = ErrorMapConfig if backbone_of(name) == "error_map" else ClipConfig
+    said = settings_of(name, declared)
+    named = {k for k, v in declared.items() if v is not None} - said.keys()
+    found = _settings(settings_from(kind, said))
+    without = named | ({"tap"} if declared.get("tap") is None else set())
+    settings = {k: v for k, v in found.items() if k in declared and k not in without}
+    return settings | {"view": declared.get("view")}
 
 
 def _present(store: Store, handle: ArrayHandle) -> frozenset[ImageId]:

@@ -113,6 +113,43 @@ def test_the_options_of_extract(clip_store):
     assert asked(views=["clean", "jpeg-q50"]) == ["view jpeg-q50 is missing, found clean"]
 
 
+def test_defaults_that_are_not_declared_and_settings_of_other_arrays_fit(tmp_path):
+    """As the backbones declare: None for a default, nothing for what does not concern an array."""
+    from clare_cache.backbones.config import ErrorMapConfig
+
+    embedding = {**DECLARED, "tap": None, "normalise": None, "png_through_jpeg": None}
+    maps = {
+        "size_px": 256,
+        "timestep": 280,
+        "ensemble": 4,
+        "seed": 0,
+        "dtype": "float16",
+        "vae_dtype": None,
+        "latent_dtype": None,
+        "prompt": "a photo",
+    }
+    spec = replace(EMBEDDING, name="error_map-t280")
+    writer = create_store(tmp_path / "s", block_rows=4)
+    writer.declare(
+        [ArrayEntry("clean", EMBEDDING, 0, embedding), ArrayEntry("clean", spec, 0, maps)]
+    )
+    names = ["clip_embedding", "error_map-t280"]
+    half = ErrorMapConfig(dtype="float16")
+    assert compare(writer.store, request_of_options(features=names, error_map=half)) == []
+    other = replace(half, latent_dtype="float16", vae_dtype="float32", ensemble=8)
+    request = request_of_options(
+        features=names,
+        error_map=other,
+        image_tower=ClipConfig(normalise="half", tap="block_output"),
+    )
+    assert sentences(compare(writer.store, request)) == [
+        'clean/clip_embedding: normalise: asked "half", found "model"',
+        "clean/error_map-t280: ensemble: asked 8, found 4",
+        'clean/error_map-t280: latent_dtype: asked "float16", found "float32"',
+        'clean/error_map-t280: vae_dtype: asked "float32", found "tf32"',
+    ]
+
+
 def test_the_images_of_a_manifest(clip_store):
     manifest = Manifest.from_rows(
         pd.DataFrame({"image_id": image_ids(0, 5), "path": ["a.png", "b.png"], "label": [0, 1]})
