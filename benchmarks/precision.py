@@ -162,11 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--timestep", type=int, default=200)
     parser.add_argument("--dtypes", nargs="+", default=["tf32", "float16", "bfloat16"])
+    parser.add_argument("--networks", nargs="+", default=["sd", "clip"], choices=["sd", "clip"])
     parser.add_argument("--sd", default="random:sd21")
     parser.add_argument("--clip", default="random:ViT-L-14")
     told = parser.parse_args(arguments)
-    measure_error_maps(told)
-    measure_clip(told)
+    if "sd" in told.networks:
+        measure_error_maps(told)
+    if "clip" in told.networks:
+        measure_clip(told)
 
 
 if __name__ == "__main__":
