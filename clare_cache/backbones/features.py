@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clare_cache.backbones.config import ErrorMapConfig
+
 ERROR_MAP, ERROR_MAP_SIGNED, VAE_LATENT = "error_map", "error_map_signed", "vae_latent"
 
 FEATURES = {
@@ -66,9 +68,14 @@ def backbone_of(feature: str) -> str | None:
 
 def settings_of(feature: str, declared: Mapping[str, Any]) -> dict[str, Any]:
     """What the declared inputs of an array say of its backbone's settings: all that is stated,
-    but for the timestep and the number of draws that its own name says."""
+    but for the timestep and the number of draws that its own name says, and what an error map
+    says by leaving it out."""
+    said = {key: value for key, value in declared.items() if value is not None}
     name = read_error_map_name(feature)
-    named = set()
-    if name is not None:
-        named = {key for key in ("timestep", "ensemble") if getattr(name, key) is not None}
-    return {k: v for k, v in declared.items() if v is not None and k not in named}
+    if name is None:
+        return said
+    implied = {"latent_dtype": "float32"}
+    if "dtype" in said:
+        implied["vae_dtype"] = ErrorMapConfig(dtype=said["dtype"]).vae_arithmetic
+    named = {key for key in ("timestep", "ensemble") if getattr(name, key) is not None}
+    return implied | {key: value for key, value in said.items() if key not in named}

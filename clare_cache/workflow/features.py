@@ -181,19 +181,46 @@ def rebuild_backbones(
     `features` maps array → {"declared", "source"}; `sd` and `clip` say where the same weights
     lie now, by default where they came from.
     """
-    sources, declared = dict[str, str](), dict[str, dict[str, Any]]()
+    backbones: list[Backbone] = []
+    for names, said in _grouped(features):
+        source = features[names[-1]]["source"]
+        is_clip = backbone_of(names[0]) == "clip"
+        backbones += load_backbones(
+            sd=None if is_clip else sd or source,
+            clip=(clip or source) if is_clip else None,
+            features=names,
+            error_map=settings_from(ErrorMapConfig, {} if is_clip else said),
+            clip_config=settings_from(ClipConfig, said if is_clip else {}),
+            device=device,
+        )
+    return backbones
+
+
+def _grouped(
+    features: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[list[str], dict[str, Any]]]:
+    """The features that one backbone can make together, with all that they say of its settings.
+
+    Maps of the exact latent and of the rounded one need a backbone each. CLIP's features are kept
+    together whatever they say: where they contradict each other, one of them is not from here.
+    """
+    groups: list[tuple[list[str], dict[str, Any]]] = []
     for name, value in features.items():
-        backbone = backbone_of(name) or name
-        sources[backbone] = value["source"]
-        declared.setdefault(backbone, {}).update(settings_of(name, value["declared"]))
-    return load_backbones(
-        sd=sd or sources.get("error_map"),
-        clip=clip or sources.get("clip"),
-        features=list(features),
-        error_map=settings_from(ErrorMapConfig, declared.get("error_map", {})),
-        clip_config=settings_from(ClipConfig, declared.get("clip", {})),
-        device=device,
-    )
+        said = settings_of(name, value["declared"])
+        for names, known in groups:
+            same = backbone_of(names[0]) == backbone_of(name)
+            fits = all(
+                known.get(field.name, said[field.name]) == said[field.name]
+                for field in fields(ErrorMapConfig)
+                if field.name in said
+            )
+            if same and (fits or backbone_of(name) == "clip"):
+                names.append(name)
+                known.update(said)
+                break
+        else:
+            groups.append(([name], dict(said)))
+    return groups
 
 
 def settings_from(kind: type[Config], declared: Mapping[str, Any]) -> Config:
