@@ -82,7 +82,7 @@ def extract(
         faults += [
             f"feature {name}: expected error maps alone with --from-latents, found {name}"
             for name in features
-            if read_error_map_name(name) is None
+            if backbone_of(name) is not None and read_error_map_name(name) is None
         ]
     backbones = backbone_spec(
         features=features,

@@ -5,6 +5,7 @@ import pytest
 from clare_cache.data import load
 from clare_cache.errors import ExtractError, TrainError
 from clare_cache.extraction import extract_features
+from clare_cache.workflow.features import extract
 from tests.fake_backbone import CODE, MEAN, FakeBackbone, make_image, write_images
 from tests.feature_data import image_id, make_manifest, make_store
 
@@ -24,6 +25,33 @@ def test_features_that_no_backbone_makes(tmp_path):
         "Correct --features."
     )
     assert not (tmp_path / "store").exists()
+
+
+def test_what_extract_cannot_be_asked_for(tmp_path):
+    with pytest.raises(ExtractError) as caught:
+        extract(
+            make_manifest([]),
+            tmp_path / "store",
+            features=["error_map-t280", "error_map-n0", "clip_embedding"],
+            from_latents=True,
+            decode_in="processes",
+            cluster="local:2",
+        )
+    assert str(caught.value) == (
+        "extract: 3 faults\n"
+        "  - feature error_map-n0: expected one of error_map[-tT][-nN], "
+        "error_map_signed[-tT][-nN], vae_latent, clip_patch_tokens, clip_block_cls, "
+        "clip_embedding, clip_layer3_map\n"
+        "  - decode_in: expected threads with --cluster and --dask, whose workers are processes "
+        "already, found processes\n"
+        "  - feature clip_embedding: expected error maps alone with --from-latents, found "
+        "clip_embedding"
+    )
+    with pytest.raises(ExtractError) as caught:
+        extract(make_manifest([]), tmp_path / "store", features=[], decode_in="fibres")
+    assert str(caught.value) == (
+        "extract: 1 fault\n  - decode_in: expected one of threads, processes, found fibres"
+    )
 
 
 def test_lines_of_the_ledger(tmp_path):
