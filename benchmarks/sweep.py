@@ -39,6 +39,7 @@ CLARE_ARRAYS = (
     ArraySpec("clip_embedding", (768,), ("channel",), "float16", "made up"),
 )
 BATCH = 128
+"""Of RINE, as published."""
 VALIDATION_SHARE = 16
 """One validation image for so many training images: this is about training."""
 
@@ -51,6 +52,7 @@ def main() -> None:
                         help="rine, clare, pixels; default: all")  # fmt: skip
     parser.add_argument("--fraction", type=float, default=1 / 64, help="of the papers' images")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rine-batch", type=int, default=BATCH)
     parser.add_argument("--clare-batch", type=int, default=16)
     parser.add_argument("--singles", action="store_true", help="also train RINE's 48 one by one")
     parser.add_argument("--pixels-batch", type=int, default=2)
@@ -72,14 +74,14 @@ def rine(given: argparse.Namespace, folder: Path) -> None:
     train, validation = _data(folder / "rine", [BLOCK_CLS], RINE_IMAGES, given)
     grid = list(itertools.product((0.1, 0.2, 0.4, 0.8), (1, 2, 4), (128, 256, 512, 1024)))
     largest = [(0.2, 4, 1024)]
-    _title("RINE", train, RINE_IMAGES, BATCH)
+    _title("RINE", train, RINE_IMAGES, given.rine_batch)
     operations = {
-        name: _operations(_rine_members(points), {"clip_block_cls": (24, 1024)}, BATCH)
+        name: _operations(_rine_members(points), {"clip_block_cls": (24, 1024)}, given.rine_batch)
         for name, points in (("grid", grid), ("largest", largest))
     }
-    alone = _train(_rine_members(largest), train, validation, BATCH, given.device)
-    together = _train(_rine_members(grid), train, validation, BATCH, given.device)
-    again = _train(_rine_members(largest), train, validation, BATCH, given.device)
+    alone = _train(_rine_members(largest), train, validation, given.rine_batch, given.device)
+    together = _train(_rine_members(grid), train, validation, given.rine_batch, given.device)
+    again = _train(_rine_members(largest), train, validation, given.rine_batch, given.device)
     alone = min(alone, again, key=lambda spent: spent.processor)
     _show("largest member alone (q 4, d' 1024)", alone, train)
     _show("48 members in one pass", together, train)
@@ -89,7 +91,8 @@ def rine(given: argparse.Namespace, folder: Path) -> None:
     print(f"  by operations {by_operations:.2f} ({grid_gflop:,.0f} and {largest_gflop:,.0f} GFLOP)")
     if given.singles:
         spent = [
-            _train(_rine_members([point]), train, validation, BATCH, given.device) for point in grid
+            _train(_rine_members([point]), train, validation, given.rine_batch, given.device)
+            for point in grid
         ]
         singles = Spent(sum(s.wall for s in spent), sum(s.processor for s in spent))
         _show("48 trainings, one after the other", singles, train)
@@ -243,7 +246,7 @@ def _text_tower(device: str) -> TextTower:
 def _data(
     folder: Path, specs: Sequence[ArraySpec], n_paper: int, given: argparse.Namespace
 ) -> tuple[FeatureData, FeatureData]:
-    n_train = max(round(n_paper * given.fraction), 2 * BATCH)
+    n_train = max(round(n_paper * given.fraction), 2 * given.rine_batch)
     n = n_train + max(n_train // VALIDATION_SHARE, 16)
     ids = [ImageId(f"{number:064x}") for number in range(n)]
     writer = create_store(folder, block_rows=256)

@@ -7,7 +7,7 @@ that one drawing serves light and dark. Files, tables and HTML are unknown here.
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,52 @@ def draw_scores(labels: NDArray[np.int64], scores: Values, *, threshold: float, 
         _label(axes, x="probability of fake", y="share of class, %")
         axes.set(xlim=(-0.01, 1.01), ylim=(0, None))
     return svg[0]
+
+
+def draw_effect(
+    x: Values, y: Values, means: Sequence[float], *, ticks: Sequence[str], label: str, name: str
+) -> str:
+    """Members as dots over the places 0, 1, … of a setting's values, and a line through the means.
+
+    `y` is validation AUC in percent. Dots of one place are spread a little, the same every time.
+    """
+    with _panel(name) as (axes, svg):
+        spread = np.linspace(-0.18, 0.18, 7)[np.arange(len(x)) % 7] if len(x) > len(ticks) else 0
+        axes.plot(x + spread, y, "o", markersize=3.2, color=_HEADS[0], alpha=0.45)
+        axes.plot(range(len(means)), means, color=_INK, linewidth=1.6, marker="o", markersize=4)
+        _label(axes, x=label, y="validation AUC, %")
+        axes.set_xticks(range(len(ticks)), _shortened(ticks))
+        axes.set_xlim(-0.5, len(ticks) - 0.5)
+    return svg[0]
+
+
+def draw_spread(groups: Sequence[Values], *, ticks: Sequence[str], name: str) -> str:
+    """One column of dots for each configuration, its seeds; the bar is their mean."""
+    with _panel(name, width=5.0) as (axes, svg):
+        for place, values in enumerate(groups):
+            axes.plot(np.full(len(values), place), values, "o", markersize=4, color=_HEADS[0])
+            axes.plot([place - 0.25, place + 0.25], [values.mean()] * 2, color=_INK, linewidth=1.6)
+        _label(axes, x="rank", y="validation AUC, %")
+        axes.set_xticks(range(len(ticks)), list(ticks))
+    return svg[0]
+
+
+def draw_bars(values: Values, *, x: str, y: str, name: str) -> str:
+    """One bar for each value, counted from 1; the line is what equal shares would be."""
+    from matplotlib.ticker import MaxNLocator
+
+    with _panel(name, width=5.0) as (axes, svg):
+        axes.bar(np.arange(1, len(values) + 1), values, color=_HEADS[0], width=0.7)
+        axes.axhline(float(values.mean()), color=_INK, linewidth=1.2, dashes=(3, 2))
+        _label(axes, x=x, y=y)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+    return svg[0]
+
+
+def _shortened(ticks: Sequence[str]) -> list[str]:
+    """As many letters as have room below the axis."""
+    room = max(28 // max(len(ticks), 1), 4)
+    return [tick if len(tick) <= room else f"{tick[: room - 1]}…" for tick in ticks]
 
 
 @contextmanager

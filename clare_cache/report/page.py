@@ -19,6 +19,7 @@ from clare_cache.published.expectation import Expectation
 from clare_cache.report import figures, provenance, tables
 from clare_cache.report.beside import set_beside
 from clare_cache.report.matrix import matrices
+from clare_cache.report.panels import Panel
 from clare_cache.report.pictures import Picture, draw_strip
 from clare_cache.report.runs import (
     ReportedRun,
@@ -29,20 +30,11 @@ from clare_cache.report.runs import (
     read_runs,
     views_of,
 )
+from clare_cache.report.sweeps import describe_sweeps
 from clare_cache.report.tables import Table, percent
 
 MAX_PANELS = 6
 SCORE_METRICS = ("average_precision", "accuracy_validation_threshold")
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One drawing (SVG text) with its title and legend: (colour slot, name, number)."""
-
-    svg: str
-    title: str
-    legend: tuple[tuple[int, str, str], ...] = ()
-    tag: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,12 +59,14 @@ def build_report(
     store: str | Path | None = None,
     pictures: Sequence[Picture] = (),
     expected: Mapping[Path, Sequence[Expectation]] = MappingProxyType({}),
+    members: Sequence[Path] = (),
     group: Callable[[str, str], str] | None = None,
 ) -> Path:
     """Write one self-contained HTML page about the run folders to `out`, and give `out` back.
 
     `notes` are sentences to read first; `store` is named for runs that do not name theirs;
-    `expected` are the published rows to set beside each run folder's scores; `group` puts test
+    `expected` are the published rows to set beside each run folder's scores; `members` are run
+    folders of sweeps, of which only validation is shown; `group` puts test
     generators (generator, family) together where one head was trained on several sets. The same
     inputs give the same bytes. Runs are shown as `label_runs` says.
     Raises ReportError that lists every unusable run folder, every picture's score that belongs to
@@ -92,6 +86,7 @@ def build_report(
             _split_scores(found, split, key=f"s{k}")
             for k, split in enumerate(judged_splits_of(found))
         ],
+        sweeps=describe_sweeps(members),
         histories=_histories(found),
         pictures=_picture_section(found, pictures),
         missing=provenance.missing_images(found),

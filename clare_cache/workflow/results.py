@@ -183,8 +183,12 @@ def report(
 
     `root` is the folder of the images; with it the page shows pictures beside error maps.
     """
-    folders = find_runs(runs)
-    if lacking := [str(run) for run in folders if not (run / METRICS_FILE).is_file()]:
+    members = find_runs(runs)
+    swept = {run for run in members if read_config(run).get("settings")}
+    scored = {run for run in members if (run / METRICS_FILE).is_file()}
+    # Of a sweep the best alone are tested; the others are shown by their validation numbers.
+    folders = [run for run in members if run in scored or not (scored and run in swept)]
+    if lacking := [str(run) for run in folders if run not in scored]:
         raise ReportError(
             f"report: runs {', '.join(lacking)} have no {METRICS_FILE}. "
             "Run `clare-cache evaluate` on them first."
@@ -198,6 +202,7 @@ def report(
         notes=notes,
         pictures=pictures,
         expected={run: recipe.expect for run, recipe in recipes.items()},
+        members=[run for run in members if run in swept],
         group=_grouping(recipes.values()),
     )
 

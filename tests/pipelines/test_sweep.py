@@ -80,6 +80,26 @@ def test_a_sweep_ends_with_a_ranking_and_the_test_numbers_of_the_first(place, co
     assert not (place / "runs/.training").exists()
 
 
+def test_the_report_shows_all_members_and_the_scores_of_the_chosen(place, command):
+    done = command("report", "runs", "-o", "report.html", folder=place)
+    assert done.status == 0, done.err
+    page = (place / "report.html").read_text()
+    board = pd.read_csv(place / "runs/leaderboard.csv")
+    rine = board[board["sweep"] == "rine"]
+    assert '<section id="sweeps">' in page
+    assert f"8 members in {rine['rank'].nunique()} configurations" in page
+    first = rine.iloc[0]
+    assert f"contrastive_weight {first['settings.contrastive_weight']:g}" in page
+    for panel in ("Seeds of the first ranks", "Importance of CLIP&#39;s blocks"):
+        assert panel in page
+    # Every member is a dot of each of its settings' drawings.
+    effect = page[page.index('id="effect-w1-0') - 200 :].split("</svg>")[0]
+    assert effect.count("<use") >= len(rine)
+    scored = set(board.loc[board["rank"] == 1, "label"])
+    tested = page[page.index('<section id="leaderboard">') : page.index('<section id="sweeps">')]
+    assert all((label in tested) == (label in scored) for label in board["label"])
+
+
 def test_a_member_of_a_sweep_is_the_head_that_its_recipe_trains_alone(place, command):
     run = place / "runs/rine-contrastive_weight0.8-lr0.01-seed1"
     done = command(

@@ -1,0 +1,158 @@
+"""What a sweep found, from validation alone: its settings' effects, its seeds' spread, its first
+ranks; and, of a RINE head, which blocks matter. Members need not have been evaluated."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from clare_cache.evaluate import leaderboard
+from clare_cache.evaluate.leaderboard import SETTING
+from clare_cache.report import figures
+from clare_cache.report.panels import Panel
+from clare_cache.report.tables import Cell, Column, Table, percent
+
+ROWS, SEED_ROWS = 12, 10
+"""First ranks that are shown in the table, and with their seeds."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One head of a recipe and what its settings did."""
+
+    name: str
+    summary: str
+    ranks: Table
+    effects: tuple[Panel, ...]
+    seeds: tuple[Panel, ...]
+    blocks: tuple[Panel, ...]
+
+
+def describe_sweeps(members: Sequence[Path]) -> list[Sweep]:
+    """One record per sweep among these run folders, in order of their names; heads that no sweep
+    varied are left out."""
+    board = leaderboard(members)
+    folders = {path.name: path for path in members}
+    settings = [name for name in board if str(name).startswith(SETTING)]
+    varied = board[board[settings].notna().any(axis=1)] if settings else board.iloc[:0]
+    return [
+        _describe(str(name), rows.dropna(axis=1, how="all"), folders, key=f"w{number}")
+        for number, (name, rows) in enumerate(varied.groupby("sweep", sort=True))
+    ]
+
+
+def _describe(name: str, rows: pd.DataFrame, folders: Mapping[str, Path], *, key: str) -> Sweep:
+    settings = [c for c in rows if str(c).startswith(SETTING) and c != f"{SETTING}seed"]
+    first = rows.iloc[0]
+    chosen = ", ".join(f"{_plain(c)} {_spoken(first[str(c)])}" for c in settings)
+    seeds = rows[rows["rank"] == first["rank"]]
+    n = rows["rank"].nunique()
+    summary = (
+        f"{len(rows)} members in {n} configuration{'s' if n > 1 else ''}. The first rank, "
+        f"{chosen or 'the only one'}, has a validation AUC of {percent(seeds['val_auc'].mean())}%"
+        f"{_over(len(seeds))}."
+    )
+    return Sweep(
+        name=name,
+        summary=summary,
+        ranks=_ranks(rows, settings),
+        effects=tuple(_effect(rows, c, key=f"{key}-{n}") for n, c in enumerate(settings)),
+        seeds=_seeds(rows, key=key),
+        blocks=_blocks(folders[str(first["label"])], key=key),
+    )
+
+
+def _ranks(rows: pd.DataFrame, settings: Sequence[Hashable]) -> Table:
+    firsts = rows.drop_duplicates("rank").head(ROWS)
+    own = [rows[rows["rank"] == rank] for rank in firsts["rank"]]
+    columns = (
+        Column("rank", hint="on validation, by the mean over seeds"),
+        *(Column(_plain(name), numeric=False) for name in settings),
+        Column("AUC", band="validation"),
+        Column("AP", band="validation"),
+        Column("loss", band="validation"),
+        Column("seeds"),
+    )
+    body = [
+        (
+            Cell(str(row["rank"])),
+            *(Cell(_spoken(row[name]), numeric=False) for name in settings),
+            *(_spread(mine[name], in_percent=True) for name in ("val_auc", "val_ap")),
+            _spread(mine["val_loss"], in_percent=False),
+            Cell(str(len(mine))),
+        )
+        for row, mine in zip(firsts.to_dict("records"), own, strict=True)
+    ]
+    n_more = rows["rank"].nunique() - len(firsts)
+    note = f"And {n_more} more in leaderboard.csv." if n_more else ""
+    return Table("First ranks on validation", columns, tuple(body), note)
+
+
+def _spread(values: pd.Series, *, in_percent: bool) -> Cell:
+    deviation = values.std()
+    shown = percent if in_percent else (lambda value: f"{value:.4f}")
+    detail = "" if math.isnan(deviation) else f"± {shown(deviation)}"
+    return Cell(shown(float(values.mean())), detail)
+
+
+def _effect(rows: pd.DataFrame, setting: Hashable, *, key: str) -> Panel:
+    """Every member's validation AUC by the value of one setting; the line joins the means."""
+    values = rows[setting]
+    is_number = bool(values.map(lambda v: isinstance(v, int | float)).all())
+    known = sorted(set(values.dropna()), key=None if is_number else str)
+    position = {value: float(n) for n, value in enumerate(known)}
+    there = values.notna()
+    x = values[there].map(position).to_numpy(float)
+    y = 100 * rows.loc[there, "val_auc"].to_numpy(float)
+    means = [float(y[x == n].mean()) for n in range(len(known))]
+    svg = figures.draw_effect(
+        x, y, means, ticks=[_spoken(value) for value in known], label=_plain(setting),
+        name=f"effect-{key}",
+    )  # fmt: skip
+    width = max(means) - min(means)
+    return Panel(svg, _plain(setting), tag=f"means differ by {width:.1f} points")
+
+
+def _seeds(rows: pd.DataFrame, *, key: str) -> tuple[Panel, ...]:
+    """The seeds of the first ranks, one row of dots for each."""
+    if not (rows["n_seeds"] > 1).any():
+        return ()
+    ranks = sorted(rows["rank"].unique())[:SEED_ROWS]
+    groups = [100 * rows.loc[rows["rank"] == rank, "val_auc"].to_numpy(float) for rank in ranks]
+    svg = figures.draw_spread(groups, ticks=[str(rank) for rank in ranks], name=f"seeds-{key}")
+    return (Panel(svg, "Seeds of the first ranks"),)
+
+
+def _blocks(run: Path, *, key: str) -> tuple[Panel, ...]:
+    """Of a head with trained block importance: each block's share, mean over features."""
+    try:
+        weights = load_file(run / "head.safetensors")
+    except (OSError, SafetensorError):
+        return ()
+    if "alpha" not in weights:
+        return ()
+    alpha = weights["alpha"][0].astype(float)
+    shares = np.exp(alpha - alpha.max(axis=0))
+    shares = (shares / shares.sum(axis=0)).mean(axis=1)
+    svg = figures.draw_bars(100 * shares, x="block", y="share, %", name=f"blocks-{key}")
+    return (Panel(svg, f"Importance of CLIP's blocks in {run.name}"),)
+
+
+def _plain(setting: Hashable) -> str:
+    return str(setting).removeprefix(SETTING)
+
+
+def _spoken(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:g}"
+    return str(value)
+
+
+def _over(n_seeds: int) -> str:
+    return f" on average over {n_seeds} seeds" if n_seeds > 1 else ""
