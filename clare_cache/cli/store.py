@@ -57,7 +57,8 @@ def info(
             "row_shape": list(handle.entry.spec.shape),
             "dtype": handle.entry.spec.dtype,
             "rows": int(handle.present.sum()),
-            "bytes_per_image": handle.entry.spec.row_nbytes,
+            "codec": handle.entry.codec,
+            "bytes_per_image": handle.entry.stored.row_nbytes,
             "source": handle.entry.source,
             "fingerprint": handle.fingerprint,
             "declared": dict(handle.declared),
@@ -70,12 +71,13 @@ def info(
         print_json({"images": len(opened.image_ids), "arrays": arrays, "ledger": failed})
         return
     print_table(
-        ["array", "row", "dtype", "images", "bytes/image", "fingerprint"],
+        ["array", "row", "dtype", "codec", "images", "bytes/image", "fingerprint"],
         [
             [
                 key,
                 "×".join(map(str, a["row_shape"])),
                 a["dtype"],
+                a["codec"],
                 f"{a['rows']:,} of {len(opened.image_ids):,}",
                 f"{a['bytes_per_image']:,}",
                 a["fingerprint"],
