@@ -176,10 +176,12 @@ def _settings_found(handle: ArrayHandle) -> dict[str, Any]:
     Without those that its name says, and those that do not concern it.
     """
     name, declared = handle.entry.spec.name, handle.declared
-    kind = ErrorMapConfig if backbone_of(name) == "error_map" else ClipConfig
     said = settings_of(name, declared)
     named = {k for k, v in declared.items() if v is not None} - said.keys()
-    found = _settings(settings_from(kind, said))
+    if backbone_of(name) == "error_map":
+        found = _settings(settings_from(ErrorMapConfig, said))
+    else:
+        found = _settings(settings_from(ClipConfig, said))
     without = named | ({"tap"} if declared.get("tap") is None else set())
     settings = {k: v for k, v in found.items() if k in declared and k not in without}
     return settings | {"view": declared.get("view")}
