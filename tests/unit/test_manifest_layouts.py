@@ -187,3 +187,14 @@ def test_a_json_list_of_records_is_a_table(tmp_path):
     put_text(tmp_path, "t.json", '[{"path": "a.png", "label": 0}, {"path": "b.png", "label": 1}]')
     built = build_manifest("csv", tmp_path / "images", table=tmp_path / "t.json")
     assert built.manifest.rows["label"].tolist() == [0, 1]
+
+
+def test_json_files_that_are_no_lists_are_not_read_as_such(build_tree, tmp_path):
+    def write(root):
+        MINIATURES["df40-folders"].write(root)
+        put_text(root, "notes.json", '{"a": {"b": {"c": 1}}}')
+        put_text(root, "dataset_json/other.json", "[1, 2]")
+
+    rows, built = build_tree("df40", write)
+    assert len(rows) == len(MINIATURES["df40-folders"].rows)
+    assert "left out, no image suffix: 2 ending in .json" in built.remarks

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from clare_cache.errors import ManifestError, raise_faults
 
 LIST_FOLDERS = ("", "dataset_json", "preprocessing/dataset_json")
 """Where below the root the lists are looked for when none is named."""
+
+_KEY = r'\s*\{\s*"[^"]*"\s*:'
+_BEGINNING = re.compile(rf'{_KEY}{_KEY}\s*\{{\s*"(train|val|test)"\s*:')
 
 COMPRESSIONS = ("c23", "c40", "raw")
 SPLITS = ("train", "val", "test")
@@ -30,13 +34,15 @@ class Video:
 
 
 def find_lists(root: Path, tables: tuple[Path, ...]) -> list[Path]:
-    """The JSON files to read: those named, or of the folders named, else those below the root.
+    """The JSON files to read: those named, or of the folders named, else those below the root that
+    begin as such a list does.
 
     A name may be relative to the folders below the root where lists are looked for. Raises
     ManifestError for names that are nowhere.
     """
     if not tables:
-        return [p for folder in LIST_FOLDERS for p in sorted((root / folder).glob("*.json"))]
+        there = [p for folder in LIST_FOLDERS for p in sorted((root / folder).glob("*.json"))]
+        return [path for path in there if _begins_as_list(path)]
     found, nowhere = [], []
     for table in tables:
         places = [table, *(root / folder / table for folder in LIST_FOLDERS)]
@@ -52,6 +58,11 @@ def find_lists(root: Path, tables: tuple[Path, ...]) -> list[Path]:
         advice=f"Put them into {root / 'dataset_json'}, or name them with --table.",
     )
     return found
+
+
+def _begins_as_list(path: Path) -> bool:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return _BEGINNING.match(file.read(4096)) is not None
 
 
 def read_list(path: Path, *, compression: str) -> Iterator[Video]:
