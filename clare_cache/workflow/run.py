@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clare_cache.errors import RecipeError, TrainError, raise_faults
+from clare_cache.errors import ManifestError, RecipeError, TrainError, raise_faults
+from clare_cache.evaluate import TRAINING
 from clare_cache.extraction import ExtractReport
 from clare_cache.manifest import Manifest
 from clare_cache.recipe import Recipe, read_recipe
@@ -95,6 +96,7 @@ def run_recipe(
     runs, new = [], []
     with _timed("manifest", seconds):
         root, folds = _manifests(recipe, settings, on_step, on_progress)
+        _refuse_untested(folds, recipe)
     with _timed("extract", seconds):
         extracted = _extract(recipe, settings, root, folds, on_step, on_progress)
     with _timed("train", seconds):
@@ -191,6 +193,22 @@ def _manifests(
     }
     made = compose_folds(recipe.manifest, manifests, roots, seed=recipe.train.seed)
     return link_roots(names, roots), _written(made, settings.out)
+
+
+def _refuse_untested(folds: Sequence[Fold], recipe: Recipe) -> None:
+    """Raises ManifestError for every split that a fold lacks: after training it would be late."""
+    faults = []
+    for fold in folds:
+        there = sorted(set(fold.manifest.rows["split"]) - {""})
+        faults += [
+            f"{fold.path}: expected images of split {split}, found {', '.join(there) or 'none'}"
+            for split in (TRAINING, *recipe.evaluate.splits)
+            if split not in there
+        ]
+    raise_faults(
+        ManifestError, f"run {recipe.about.title}", faults,
+        advice="`clare-cache manifest split` divides by group; --manifest takes the result.",
+    )  # fmt: skip
 
 
 def _written(made: Mapping[str, Manifest], out: Path) -> list[Fold]:

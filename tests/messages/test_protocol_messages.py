@@ -9,7 +9,7 @@ from clare_cache.errors import ManifestError, RecipeError
 from clare_cache.manifest import Manifest
 from clare_cache.manifest.protocols import PROTOCOLS, apply_protocol
 from clare_cache.recipe import parse_recipe
-from clare_cache.workflow.run import Settings, preview_run
+from clare_cache.workflow.run import Settings, preview_run, run_recipe
 
 
 def reals(n: int = 2) -> Manifest:
@@ -60,6 +60,18 @@ def test_a_recipe_without_images_or_weights():
         "  - manifest: the recipe names no images. Give --manifest FILE, or --data NAME\n"
         "  - backbones.sd: the recipe names none, and error maps need it. Give --sd\n"
         "  - backbones.clip: the recipe names none, and CLIP needs it. Give --clip"
+    )
+
+
+def test_own_images_without_a_test_split(tmp_path):
+    rows = reals().rows.assign(split=["train", "val", "train", "val"])
+    path = Manifest.from_rows(rows).write(tmp_path / "m.csv")
+    recipe = parse_recipe({"about": {"title": "x"}, "head": {"family": "linear"}}, where="r")
+    settings = Settings(tmp_path / "out", manifest=path, clip="tiny")
+    assert message_of(lambda: run_recipe(recipe, settings)) == (
+        "run x: 1 fault\n"
+        f"  - {path}: expected images of split test, found train, val\n"
+        "`clare-cache manifest split` divides by group; --manifest takes the result."
     )
 
 

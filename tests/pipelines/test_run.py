@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 
 from clare_cache.files import read_json
-from clare_cache.manifest.catalogue import shipped_data_sets
+from clare_cache.manifest import LAYOUTS, Manifest
+from clare_cache.manifest.catalogue import read_data_set, shipped_data_sets
 from clare_cache.recipe import ManifestSection, Recipe, read_recipe, shipped_recipes
 from clare_cache.workflow.data_sets import data_sets_of
+from clare_cache.workflow.manifests import build_manifest
 from clare_cache.workflow.run import Settings, preview_run, run_recipe
 from tests.pipelines import paper_trees
+from tests.pipelines.layout_trees import LAYOUT_TREES
 
 TREES = {
     "rine": "forensynths",
@@ -119,6 +122,35 @@ def test_what_is_there_is_not_done_again_and_what_changed_is(trees, tmp_path):
     fewer = run_recipe(deeper.model_copy(update={"manifest": section}), settings)
     assert fewer.new_runs == (run,)
     assert fewer.extracted.n_decoded == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUT_TREES)
+def test_any_layout_goes_from_its_tree_to_a_report(layout, tmp_path):
+    root = tmp_path / "images"
+    tables = LAYOUT_TREES[layout](root)
+    recipe = small(read_recipe("ufd/linear")).model_copy(update={"expect": ()})
+    if tables or layout == "clipping":
+        options = {"table": [root / name for name in tables]} if tables else {}
+        rows = build_manifest(layout, root, **options).manifest.rows
+        # LaRE's and CLIPping's authors test on what they call validation.
+        rows = rows.assign(split=rows["split"].replace("val", "test"))
+        Manifest.from_rows(rows).write(tmp_path / "m.parquet")
+        settings = tiny(tmp_path / "out", {"": root}, manifest=tmp_path / "m.parquet")
+    else:
+        section = ManifestSection(train={"": (layout,)}, test=(layout,))
+        recipe = recipe.model_copy(update={"manifest": section})
+        settings = tiny(tmp_path / "out", {"": root})
+    (run,) = run_recipe(recipe, settings).runs
+    table = read_json(run / "metrics.json")["table"]
+    assert "test" in {row["split"] for row in table}
+
+
+def test_every_layout_is_run():
+    sets = {data for name in OF_PAPERS for data in data_sets_of(read_recipe(name).manifest)}
+    of_papers = {part.layout for data in sets for part in read_data_set(data).parts}
+    # UniversalFakeDetect's diffusion sets lie among the test sets of ForenSynths there.
+    assert set(LAYOUTS) == {*LAYOUT_TREES, *of_papers, "ufd-diffusion"}
 
 
 @pytest.mark.slow
