@@ -34,6 +34,8 @@ class OptimiserConfig(BaseModel):
     """UFD's rule: see `train.stopping`."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """Share of each label that is moved to the other class."""
+    average: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of the moving average of weights that is validated and kept; none: the weights."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Upper bound of the gradient's L2 norm over all parameters of the head."""
 

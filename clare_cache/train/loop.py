@@ -11,6 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -209,20 +210,23 @@ def _end_epoch(
     device: torch.device | str,
 ) -> None:
     """Scores every member on `validation`, and notes what is to be kept of it."""
-    stacks = [cohort.teacher.stack for cohort in cohorts]
-    stacks += [Stack([state.member.head]) for state in banks]
-    scores = score_stacks(stacks, validation, device=device)
-    labels = validation.labels.numpy()
-    for cohort, log_odds in zip(cohorts, scores, strict=False):
-        lessons = cohort.teacher.end_epoch()
-        for state, lesson, values in zip(cohort.states, lessons, log_odds, strict=True):
-            state.progress.seconds += cohort.teacher.seconds / len(cohort.states)
-            state.progress.retired = lesson.burst
-            if state.is_live:
-                judge(state, labels, values, epoch=epoch, select=select, lesson=lesson)
-        cohort.teacher.seconds = 0.0
-    for state, (values,) in zip(banks, scores[len(cohorts) :], strict=True):
-        judge(state, labels, values, epoch=epoch, select=select, lesson=None)
+    with ExitStack() as averages:
+        for cohort in cohorts:
+            averages.enter_context(cohort.teacher.averaged())
+        stacks = [cohort.teacher.stack for cohort in cohorts]
+        stacks += [Stack([state.member.head]) for state in banks]
+        scores = score_stacks(stacks, validation, device=device)
+        labels = validation.labels.numpy()
+        for cohort, log_odds in zip(cohorts, scores, strict=False):
+            lessons = cohort.teacher.end_epoch()
+            for state, lesson, values in zip(cohort.states, lessons, log_odds, strict=True):
+                state.progress.seconds += cohort.teacher.seconds / len(cohort.states)
+                state.progress.retired = lesson.burst
+                if state.is_live:
+                    judge(state, labels, values, epoch=epoch, select=select, lesson=lesson)
+            cohort.teacher.seconds = 0.0
+        for state, (values,) in zip(banks, scores[len(cohorts) :], strict=True):
+            judge(state, labels, values, epoch=epoch, select=select, lesson=None)
 
 
 def _stop(states: Sequence[State], reason: str) -> None:

@@ -6,7 +6,8 @@ Clipping, which does not, is done here for each member.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,9 @@ from clare_cache.heads.protocol import Head
 from clare_cache.train.config import OptimiserConfig
 from clare_cache.train.optimiser import build_optimiser, learning_rate
 from clare_cache.train.stack import Masks, Stack
+
+AVERAGE = "average"
+"""Name of the average weights in an optimiser's memory."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,8 @@ class Teacher:
             if group.config.clip_norm is not None:
                 _clip([p.grad for p in group.parameters.values()], group.config.clip_norm)
             group.optimiser.step()
+            if group.config.average is not None:
+                _average(group, group.config.average)
         for tensor in self.stack.trainable.values():
             tensor.grad = None
         self.seconds += time.perf_counter() - began
@@ -126,6 +132,22 @@ class Teacher:
                 parameter.grad = gradient[group.first : group.last]
             else:
                 parameter.grad = gradient[None]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """For as long as it lasts, members that average their weights have the average."""
+        own: list[tuple[Tensor, Tensor]] = []
+        for group in self._groups:
+            for parameter in group.parameters.values():
+                average = group.optimiser.state[parameter].get(AVERAGE)
+                if average is not None:
+                    own.append((parameter, parameter.detach().clone()))
+                    _overwrite(parameter, average)
+        try:
+            yield
+        finally:
+            for changed, weights in own:
+                _overwrite(changed, weights)
 
     def end_epoch(self) -> list[Lesson]:
         """What became of each member in this epoch."""
@@ -168,7 +190,7 @@ class Teacher:
                 prefix = f"{name}/"
                 for key in (k for k in mine[0] if k.startswith(prefix)):
                     values = [state[key].to(parameter.device) for state in mine]
-                    is_own = values[0].ndim or key.endswith("momentum_buffer")
+                    is_own = values[0].ndim or key.endswith(("momentum_buffer", AVERAGE))
                     group.optimiser.state[parameter][key.removeprefix(prefix)] = (
                         torch.stack(values) if is_own else values[0]
                     )
@@ -184,6 +206,25 @@ class Teacher:
         loss_sum, n_finite, is_live, last = torch.stack(list(states)).to(device).unbind(dim=1)
         self._loss_sum, self._n_finite, self._last_loss = loss_sum, n_finite, last
         self._is_live = is_live > 0
+
+
+def _overwrite(parameter: Tensor, values: Tensor) -> None:
+    # Not through `.data`, which would hide the change from texts that are kept at evaluation.
+    with torch.no_grad():
+        parameter.copy_(values)
+
+
+def _average(group: _Group, decay: float) -> None:
+    """Moves the average towards the weights. It lies with the optimiser's memory, so that it goes
+    wherever that goes; torch's optimisers want to find theirs empty before the first step."""
+    for parameter in group.parameters.values():
+        if parameter.grad is None:
+            continue
+        state = group.optimiser.state[parameter]
+        if AVERAGE in state:
+            state[AVERAGE].lerp_(parameter.detach(), 1 - decay)
+        else:
+            state[AVERAGE] = parameter.detach().clone()
 
 
 def _clip(gradients: Sequence[Tensor | None], max_norm: float) -> None:

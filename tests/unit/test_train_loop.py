@@ -14,12 +14,14 @@ from clare_cache.errors import TrainError
 from clare_cache.heads import build_head
 from clare_cache.heads.linear import Linear
 from clare_cache.metrics import choose_threshold
+from clare_cache.seeds import generator_for
 from clare_cache.train import members
 from clare_cache.train.checkpoint import Checkpoint
 from clare_cache.train.config import OptimiserConfig
 from clare_cache.train.loop import Member, train_members
 from clare_cache.train.score import probability, score
 from clare_cache.train.stack import Masks, Stack
+from clare_cache.train.teacher import Teacher
 from tests.feature_data import EMBEDDING, SPECS, make_manifest, make_store
 
 SHAPES = {name: spec.shape for name, spec in SPECS.items()}
@@ -497,3 +499,64 @@ def test_early_stopping_lowers_each_members_rate_and_ends_it(train, validation):
     assert [line["lr"] for line in b.history] == pytest.approx([3e-5] * 6 + [3e-6] * 6)
     assert b.retired == "its validation accuracy stopped improving by epoch 12"
     assert (c.retired, len(c.history)) == ("", 14)
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(train, validation):
+    plain, averaged = (
+        run([linear(average=decay)], train, validation, epochs=1, select="last")[0]
+        for decay in (None, 0.8)
+    )
+    # By hand: the weights after each step, one step more at a time.
+    order = generator_for(0, "train", "order/0")
+    head = build_head("linear", shapes=SHAPES, seed=1)
+    optimiser = torch.optim.Adam(head.parameters(), lr=0.05)
+    average = None
+    for features, labels in train.epoch(order, BATCH_SIZE):
+        optimiser.zero_grad()
+        head.loss(head(features), labels).backward()
+        optimiser.step()
+        weights = head.fc.weight.detach().clone()
+        average = weights if average is None else 0.8 * average + 0.2 * weights
+    assert torch.allclose(plain.head.fc.weight, weights, atol=1e-6)
+    assert torch.allclose(averaged.head.fc.weight, average, atol=1e-6)
+    assert not torch.allclose(average, weights, atol=1e-3)
+    scores = score([averaged.head], validation)[0]
+    expected = roc_auc_score(validation.labels, scores)
+    assert averaged.validation["val_auc"] == pytest.approx(expected)
+
+
+def test_members_that_average_train_together_as_alone(train, validation):
+    def members():
+        # Not Adam, which makes steps of noise where a gradient is all but 0.
+        sgd = {"optimiser": "sgd", "momentum": 0.9}
+        return [rine("a", average=0.9, **sgd), rine("b", seed=4, **sgd),
+                rine("c", seed=7, average=0.5, **sgd)]  # fmt: skip
+
+    together = run(members(), train, validation, select="last")
+    for member, found in zip(members(), together, strict=True):
+        (alone,) = run([member], train, validation, select="last")
+        for name, value in found.head.state_dict().items():
+            assert torch.allclose(value, alone.head.state_dict()[name], rtol=1e-4, atol=1e-4)
+
+
+def test_a_prompt_of_averaged_weights_is_encoded_anew(build_text_tower):
+    """The text that is kept at evaluation is that of the average, and not kept in training."""
+    head = build_head(
+        "prompt_tuning", shapes={"clip_embedding": (10,)}, text=build_text_tower(), n_context=2
+    )
+    teacher = Teacher([head.train()], [OptimiserConfig(lr=0.5, average=0.5)], [0])
+    rows = {"clip_embedding": torch.randn(6, 10)}
+    labels = torch.arange(6) % 2
+    teacher.start_epoch(0, 1, n_steps=3)
+    for number in range(3):
+        teacher.step(rows, labels, masks=Masks(f"0/{number}"), number=number)
+
+    def scores():
+        with torch.inference_mode():
+            return head.eval()(rows).score.clone()
+
+    before = scores()
+    with teacher.averaged():
+        during = scores()
+    assert not torch.allclose(during, before, atol=1e-4)
+    assert torch.equal(scores(), before)
