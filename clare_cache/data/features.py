@@ -116,6 +116,7 @@ class FeatureData(Dataset):
 
     def batch(self, indices: Positions) -> tuple[Features, Tensor]:
         """Features {array: (B, *row shape), as stored} and labels (B,) at positions `indices`."""
+        indices = np.asarray(indices)
         if len(wrong := indices[(indices < 0) | (indices >= len(self))]):
             raise IndexError(f"image {wrong[0]} of {len(self)}")
         return self._with_boxes(indices, self._source.batch(indices)), self._labels_at(indices)
