@@ -21,6 +21,8 @@ MEASURED_AS = {
 VERDICTS = ("within", "above", "below", "not comparable")
 OPEN_BLOCKS = 4
 """So many published rows are shown unfolded."""
+MAX_BLOCKS = 36
+"""So many are shown test set by test set; the others of a large sweep are in the summary alone."""
 MAX_RIVALS = 24
 """Tables of result files hold hundreds of runs; beyond this they are not baselines to look at."""
 
@@ -64,7 +66,7 @@ def set_beside(
         return None
     blocks = [
         _block(pairs, number=number, is_open=number < OPEN_BLOCKS)
-        for number, pairs in enumerate(grouped.values())
+        for number, pairs in enumerate(list(grouped.values())[:MAX_BLOCKS])
     ]
     return Beside(
         notes=tuple(_notes({table for table, *_ in grouped})),
@@ -86,7 +88,9 @@ def _notes(names: set[str]) -> Iterator[str]:
 
 def _summary(grouped: Sequence[Sequence[Pair]], blocks: Sequence[Block]) -> Table:
     rows = []
-    for pairs, block in zip(grouped, blocks, strict=True):
+    anchors = dict(enumerate(block.anchor for block in blocks))
+    for number, pairs in enumerate(grouped):
+        first = pairs[0][1]
         for run in _runs(pairs):
             mine = [item for other, item in pairs if other.slot == run.slot]
             published, measured, verdict = _average(mine)
@@ -95,10 +99,10 @@ def _summary(grouped: Sequence[Sequence[Pair]], blocks: Sequence[Block]) -> Tabl
                 (
                     Cell(
                         run.label,
-                        f"{block.title}. {block.detail}",
+                        f"{first.row}. {_detail(first)}",
                         numeric=False,
                         slot=run.slot,
-                        link=block.anchor,
+                        link=anchors.get(number, ""),
                     ),
                     Cell(percent(published)),
                     Cell(percent(measured), verdict=verdict),
@@ -148,8 +152,6 @@ def _block(pairs: Sequence[Pair], *, number: int, is_open: bool) -> Block:
                 ),
             )
         )
-    view = "" if first.view == CLEAN else f", view {first.view}"
-    detail = f"{first.citation}: {MEASURED_AS[first.metric]}{view}"
     columns = (
         Column("Test set", numeric=False),
         Column("Published"),
@@ -161,12 +163,18 @@ def _block(pairs: Sequence[Pair], *, number: int, is_open: bool) -> Block:
     )
     return Block(
         title=first.row,
-        detail=detail,
+        detail=_detail(first),
         anchor=f"published-{number}",
         table=Table(first.row, columns, tuple(rows), note),
         others=_others(first, runs, found, names),
         is_open=is_open,
     )
+
+
+def _detail(item: Comparison) -> str:
+    """Where the row stands and what it measures."""
+    view = "" if item.view == CLEAN else f", view {item.view}"
+    return f"{item.citation}: {MEASURED_AS[item.metric]}{view}"
 
 
 def _runs(pairs: Sequence[Pair]) -> list[ReportedRun]:

@@ -34,6 +34,8 @@ from clare_cache.report.sweeps import describe_sweeps
 from clare_cache.report.tables import Table, percent
 
 MAX_PANELS = 6
+MAX_HEADS = 24
+"""So many heads, the best on validation, have columns and curves of their own."""
 SCORE_METRICS = ("average_precision", "accuracy_validation_threshold")
 
 
@@ -74,21 +76,27 @@ def build_report(
     """
     found = read_runs(runs)
     raise_faults(ReportError, "report", list(_strays(found, pictures)))
+    shown = found[:MAX_HEADS]
     page = _render(
         title=title,
         summary=_summarise(found),
-        notes=[*notes, *provenance.mixed_manifests(found), *_warnings(found)],
+        notes=[
+            *notes,
+            *_cut(shown, found),
+            *provenance.mixed_manifests(found),
+            *_warnings(found),
+        ],
         runs=found,
         leaderboard=tables.leaderboard(found),
         beside=set_beside(found, expected),
         matrices=matrices(found, group=group),
         splits=[
-            _split_scores(found, split, key=f"s{k}")
+            _split_scores(shown, split, key=f"s{k}")
             for k, split in enumerate(judged_splits_of(found))
         ],
         sweeps=describe_sweeps(members),
-        histories=_histories(found),
-        pictures=_picture_section(found, pictures),
+        histories=_histories(shown),
+        pictures=_picture_section(shown, pictures),
         missing=provenance.missing_images(found),
         provenance=[
             provenance.features(found),
@@ -97,6 +105,15 @@ def build_report(
     )
     write_text(out, page)
     return out
+
+
+def _cut(shown: Sequence[ReportedRun], found: Sequence[ReportedRun]) -> list[str]:
+    if len(shown) == len(found):
+        return []
+    return [
+        f"The tables by generator, the curves and the pictures show the first {len(shown)} of "
+        f"{len(found)} heads, by validation; the leaderboard has all."
+    ]
 
 
 def _strays(runs: Sequence[ReportedRun], pictures: Sequence[Picture]) -> Iterator[str]:

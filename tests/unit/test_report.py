@@ -15,7 +15,8 @@ import pytest
 from clare_cache import images
 from clare_cache.evaluate import evaluate_run
 from clare_cache.published.expectation import Expectation
-from clare_cache.report import Picture, build_report, figures, label_runs
+from clare_cache.report import Picture, beside, build_report, figures, label_runs
+from clare_cache.report import page as page_module
 from clare_cache.report.pictures import as_url, draw_strip
 
 GENERATORS = {"real": 0, "StyleGAN2": 1, "Midjourney": 1}
@@ -500,3 +501,18 @@ def test_a_page_of_images_that_stand_alone_has_no_groups(tmp_path: Path) -> None
     table.to_parquet(run / "predictions.parquet")
     page = build_report([run], tmp_path / "page.html", title="T").read_text()
     assert "of groups" not in words(page)
+
+
+def test_of_many_heads_the_first_have_columns_and_all_are_ranked(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(page_module, "MAX_HEADS", 2)
+    monkeypatch.setattr(beside, "MAX_BLOCKS", 1)
+    runs = [write_run(tmp_path / f"r{k}", label=f"head-{k}", strength=k, n=8) for k in range(3)]
+    expected = {run: [TWO_CLASS.model_copy(update={"heads": ()})] for run in runs[:2]}
+    expected[runs[2]] = [TWO_CLASS.model_copy(update={"heads": (), "training": "ProGAN 1-class"})]
+    html = build_report(runs, tmp_path / "r.html", title="T", expected=expected).read_text()
+    assert "show the first 2 of 3 heads, by validation" in words(html)
+    assert all(f"head-{k}" in words(section(html, "leaderboard")) for k in range(3))
+    assert "head-0" not in words(section(html, "split-1"))
+    published = section(html, "published")
+    assert published.count("<details") == 1
+    assert words(published).count("Table 3: average precision") == 3 + 1
