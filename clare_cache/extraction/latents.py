@@ -15,6 +15,8 @@ from clare_cache.errors import ExtractError, StoreMismatch
 from clare_cache.extraction.decoding import Item, Prepare, Prepared
 from clare_cache.fingerprint import differences
 from clare_cache.store import Store
+from clare_cache.store.records import read_ledger, read_record
+from clare_cache.store.schema import LEDGER_FOLDER
 from clare_cache.types import Failure
 
 LATENT = "vae_latent"
@@ -36,19 +38,23 @@ class StoredLatents:
 
 
 def read_latents(store: Store, views: Sequence[str], items: Sequence[Item]) -> StoredLatents:
-    """The latents of these images; those in the ledger of `vae_latent` with its reason."""
+    """The latents of these images, all of one block; those in the ledger of `vae_latent` with its
+    reason."""
     rows = np.array([item.row for item in items], np.int64)
+    block = int(rows[0]) // store.description.block_rows
     by_view: dict[str, dict[int, NDArray[np.generic] | Failure]] = {}
     for view in views:
         handle = store[f"{view}/{LATENT}"]
-        is_there = handle.present[rows]
-        there = rows[is_there]
+        # The block's own record and ledger: a store may have a hundred thousand.
+        record = read_record(store.place, handle.entry, block)
+        there = rows[np.isin(rows, record.rows if record else ())]
         values = handle.read_rows(there)
         found: dict[int, NDArray[np.generic] | Failure] = dict(
             zip(there.tolist(), values, strict=True)
         )
-        if not is_there.all():
-            lines = {line.image_id: line for line in store.ledger(view, [LATENT])}
+        if len(there) < len(rows):
+            name = f"{LEDGER_FOLDER}/{handle.entry.key}/{block}.json"
+            lines = {line.image_id: line for line in read_ledger(store.place, name)}
             for item in items:
                 if item.row not in found:
                     line = lines[item.image_id]
