@@ -1,4 +1,4 @@
-"""What is still to be made, of a whole store and of one shard: the rows that `plan_blocks` names."""
+"""What is still to be made of a store and of one shard: the rows that `plan_blocks` names."""
 
 import numpy as np
 import pytest
