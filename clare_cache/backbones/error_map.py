@@ -178,13 +178,24 @@ class ErrorMapBackbone:
             return {}
         with full_memory():
             mean, std = self.posterior(batch)
-            drawn = self._draw(image_ids, ["latent_sample"])[:, 0]
-            return self.arrays_from((mean + std * drawn) * self.scaling_factor, image_ids, asked)
+            # All that is drawn is drawn here, while a GPU is still busy with the VAE.
+            drawn, noise = (
+                self._draw(image_ids, ["latent_sample"])[:, 0],
+                self.draw_noise(image_ids),
+            )
+            latents = (mean + std * drawn.to(self.device)) * self.scaling_factor
+            return self.arrays_from(latents, noise, asked)
+
+    def draw_noise(self, image_ids: Sequence[ImageId]) -> Tensor:
+        """(B, draws, channels, rows, columns): the noise of the largest ensemble, on the CPU."""
+        n_draws = max((one.ensemble for one in self._maps.values()), default=0)
+        return self._draw(image_ids, [f"noise/{k}" for k in range(n_draws)])
 
     def arrays_from(
-        self, latents: Tensor, image_ids: Sequence[ImageId], asked: Sequence[str]
+        self, latents: Tensor, noise: Tensor, asked: Sequence[str]
     ) -> dict[str, NDArray[np.generic]]:
-        """Scaled latent samples (B, channels, rows, columns) → the arrays asked for."""
+        """Scaled latent samples (B, channels, rows, columns) and their noise → the arrays asked
+        for."""
         made: dict[str, Tensor] = {}
         if VAE_LATENT in asked:
             made[VAE_LATENT] = latents.half()
@@ -195,8 +206,7 @@ class ErrorMapBackbone:
             # As many draws as any of its maps needs, asked for or not: a UNet call of another size
             # rounds differently, and a resumed run is to give the same bytes.
             n_draws = max(m.ensemble for m in self._maps.values() if m.timestep == timestep)
-            noise = self._draw(image_ids, [f"noise/{k}" for k in range(n_draws)])
-            errors = self.errors(latents, noise, timestep)
+            errors = self.errors(latents, noise[:, :n_draws].to(self.device), timestep)
             for one in maps:
                 if one.timestep == timestep:
                     draws = errors[:, : one.ensemble]
@@ -255,7 +265,9 @@ class ErrorMapBackbone:
             [standard_normal(self.config.seed, image_id, role, shape) for role in roles]
             for image_id in image_ids
         ]
-        return torch.from_numpy(np.array(draws)).to(self.device)
+        return torch.from_numpy(
+            np.array(draws, np.float32).reshape(len(image_ids), len(roles), *shape)
+        )
 
 
 class ErrorMapFromLatent:
@@ -299,7 +311,8 @@ class ErrorMapFromLatent:
             return {}
         with full_memory():
             latents = torch.from_numpy(np.ascontiguousarray(batch)).to(self._backbone.device)
-            return self._backbone.arrays_from(latents.float(), image_ids, asked)
+            noise = self._backbone.draw_noise(image_ids)
+            return self._backbone.arrays_from(latents.float(), noise, asked)
 
 
 def _vae_factor(parts: StableDiffusion) -> int:

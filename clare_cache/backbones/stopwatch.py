@@ -30,9 +30,10 @@ class Stopwatch:
             self._seconds[name] += time.perf_counter() - began
             return
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
+        stream = torch.cuda.current_stream(self._device)
+        begin.record(stream)
         yield
-        end.record()
+        end.record(stream)
         self._events.append((name, begin, end))
 
     def take(self) -> Mapping[str, float]:

@@ -202,6 +202,13 @@ def assert_compiled_is_the_same(backbone, batch):
     assert compiled.declared("error_map") == backbone.declared("error_map")
 
 
+def test_a_latent_alone_needs_no_noise(backbone, batch):
+    parts = load_stable_diffusion("tiny", prompt="a photo")
+    alone = ErrorMapBackbone(parts, ErrorMapConfig(), features=["vae_latent"])
+    expected = backbone(batch, IDS, ["vae_latent"])["vae_latent"]
+    np.testing.assert_array_equal(alone(batch, IDS, ["vae_latent"])["vae_latent"], expected)
+
+
 def test_what_decides_a_latent_is_what_happens_before_the_noise():
     parts = load_stable_diffusion("tiny", prompt="a photo")
     declared = [
