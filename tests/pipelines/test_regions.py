@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
 
 import clare_cache as cc
 from clare_cache.backbones.config import ErrorMapConfig
@@ -122,3 +123,15 @@ def test_manifests_without_boxes_or_sizes_are_refused(command, boxed, tmp_path):
     assert done.status == 1
     assert "columns width and height: expected both beside boxes, found none in " in done.err
     assert done.err.endswith("in the manifest, or set `regions: false`.\n")
+
+
+def test_predict_tells_the_calibrated_probability_beside_the_heads_own(command, boxed, runs):
+    done = command("predict", "linear", str(boxed / "images"), "--json", folder=runs)
+    assert done.status == 0, done.err
+    rows = pd.DataFrame(json.loads(done.out))
+    config = json.loads((runs / "linear/config.json").read_text())
+    temperature = config["validation"]["temperature"]
+    expected = expit(logit(rows["score"]) / temperature)
+    np.testing.assert_allclose(rows["calibrated"], expected, rtol=1e-6)
+    assert (rows["score"].rank() == rows["calibrated"].rank()).all()
+    assert ((rows["score"] > config["threshold"]) == (rows["verdict"] == "fake")).all()
