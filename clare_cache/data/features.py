@@ -202,6 +202,8 @@ class FeatureData(Dataset):
             )
 
 
+SMALL_NBYTES = 2**20
+
 _EXPONENT: dict[str, tuple[Any, Any]] = {
     "float16": (np.uint16, np.uint16(0x7C00)),
     "float32": (np.uint32, np.uint32(0x7F800000)),
@@ -214,6 +216,8 @@ def are_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
     if rows.dtype.name not in _EXPONENT:
         return np.array([bool(np.isfinite(row).all()) for row in rows], dtype=bool)
     kind, exponent = _EXPONENT[rows.dtype.name]
+    if rows.nbytes < SMALL_NBYTES:
+        return ((rows.view(kind) & exponent) < exponent).all(axis=1)
     # Row by row: a mask of all values would take half as much memory again.
     return np.array(
         [bool((row & exponent).max(initial=0) < exponent) for row in rows.view(kind)], dtype=bool

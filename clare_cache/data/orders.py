@@ -67,7 +67,8 @@ def pooled_shuffle(
         held[slots_in] = positions_in
         entered = stop
         filled = np.flatnonzero(held >= 0)
-        slots_out = generator.permutation(filled)[:batch_size]
+        n_out = min(batch_size, len(filled))
+        slots_out = filled[generator.choice(len(filled), n_out, replace=False)]
         positions_out = held[slots_out]
         held[slots_out] = -1
         left += len(slots_out)
