@@ -4,9 +4,12 @@ import os
 import signal
 import time
 
+import dask
+import pytest
 from distributed import Client
 
-from clare_cache.extraction import OnDask, extract_features
+from clare_cache.errors import ExtractError
+from clare_cache.extraction import BlockReport, OnDask, extract_features
 from clare_cache.store import open_store, verify
 from tests.fake_backbone import FakeBackbone, bytes_below, write_images
 
@@ -54,3 +57,24 @@ def test_blocks_of_a_worker_that_dies_are_done_by_another(tmp_path):
     assert bytes_below(tmp_path / "torn/features.zarr") == bytes_below(
         tmp_path / "plain/features.zarr"
     )
+
+
+class Deadly:
+    """Does a block, but for one that takes its worker with it."""
+
+    def __call__(self, block, on_images=None):
+        if block == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return BlockReport(block=block, n_images=1, n_decoded=1, seconds={})
+
+
+@pytest.mark.slow
+def test_a_block_that_kills_every_worker_stops_the_run_with_that_reason():
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        Client(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+        ) as client,
+        pytest.raises(ExtractError, match=r"block 3 failed 3 times, last with KilledWorker: "),
+    ):
+        list(OnDask(client).run(Deadly(), range(12)))
