@@ -43,11 +43,10 @@ class FrozenBlock:
         self._out = frozen(block.attn.out_proj, device)
         # The two activations that CLIP's own towers have.
         self._is_quick = not isinstance(block.mlp.gelu, nn.GELU)
-        factor = QUICK if self._is_quick else 1.0
-        weight, bias = frozen(block.mlp.c_fc, device)
-        self._widen = weight * factor, bias * factor
-        weight, bias = frozen(block.mlp.c_proj, device)
-        self._narrow = weight / factor, bias
+        self._widen, self._narrow = frozen(block.mlp.c_fc, device), frozen(block.mlp.c_proj, device)
+        if self._is_quick:
+            self._widen = self._widen[0] * QUICK, self._widen[1] * QUICK
+            self._narrow = self._narrow[0] / QUICK, self._narrow[1]
 
     def begin(self, start: Tensor) -> Tensor:
         """The start token (1, W) before this block → after it; keeps its keys and values."""

@@ -1,5 +1,6 @@
 """Precision and determinism of training, for as long as a `with` lasts."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -20,6 +21,9 @@ def numerics(
     on_gpu = torch.device(device).type == "cuda"
     before = torch.get_float32_matmul_precision()
     was_deterministic = torch.are_deterministic_algorithms_enabled()
+    if deterministic and on_gpu:
+        # cuBLAS asks for this, and torch refuses to compute without it.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with ExitStack() as stack:
         stack.callback(torch.set_float32_matmul_precision, before)
         stack.callback(torch.use_deterministic_algorithms, was_deterministic)

@@ -220,7 +220,8 @@ def test_the_loop_fits_it_once_beside_heads_that_learn(splits):
     assert not lost
     assert linear.history == alone.history
     assert len(knn.history) == 1
-    assert knn.history[0].keys() == {"epoch", "val_auc", "val_ap", "val_loss"}
+    names = {"epoch", "val_auc", "val_ap", "val_loss", "val_accuracy"}
+    assert knn.history[0].keys() == names
     assert knn.best_epoch == 1
     assert not knn.head.training
     assert knn.validation["val_auc"] == knn.history[0]["val_auc"]
