@@ -5,7 +5,6 @@ that every number made from the rest can state its coverage; images that were ne
 are an error, not a smaller data set.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +32,7 @@ from clare_cache.errors import StoreError, TrainError
 from clare_cache.manifest import Manifest
 from clare_cache.store import Store
 from clare_cache.store.codecs import codec_of
+from clare_cache.store.finite import are_finite
 from clare_cache.types import CLEAN, ImageId, OnProgress, Progress, ignore_progress
 
 READ_NBYTES = 64 * 2**20
@@ -200,28 +200,6 @@ class FeatureData(Dataset):
                 f"image {self.rows['image_id'].iloc[positions[lost].min()]}. "
                 "Run `clare-cache store verify`."
             )
-
-
-SMALL_NBYTES = 2**20
-
-_EXPONENT: dict[str, tuple[Any, Any]] = {
-    "float16": (np.uint16, np.uint16(0x7C00)),
-    "float32": (np.uint32, np.uint32(0x7F800000)),
-}
-
-
-def are_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """(n,) whether all of a row is finite; told by the exponent's bits, which costs least."""
-    rows = np.ascontiguousarray(values.reshape(len(values), math.prod(values.shape[1:])))
-    if rows.dtype.name not in _EXPONENT:
-        return np.array([bool(np.isfinite(row).all()) for row in rows], dtype=bool)
-    kind, exponent = _EXPONENT[rows.dtype.name]
-    if rows.nbytes < SMALL_NBYTES:
-        return ((rows.view(kind) & exponent) < exponent).all(axis=1)
-    # Row by row: a mask of all values would take half as much memory again.
-    return np.array(
-        [bool((row & exponent).max(initial=0) < exponent) for row in rows.view(kind)], dtype=bool
-    )
 
 
 def load(

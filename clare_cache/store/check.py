@@ -17,6 +17,7 @@ import zarr
 
 from clare_cache.errors import StoreError
 from clare_cache.store.encode import is_raw
+from clare_cache.store.finite import are_finite
 from clare_cache.store.place import Place, open_place
 from clare_cache.store.reader import (
     Store,
@@ -233,9 +234,9 @@ def _check_chunk(
         stored = np.frombuffer(data, array.dtype).reshape(array.chunks)
     else:
         stored = read_stored(place, entry, array, slice(start, rows[-1] + 1))
-    values = entry.unpack(stored[np.array(rows) - start])
-    for row, value in zip(rows, values, strict=True):
-        if not np.isfinite(value).all():
+    is_finite = are_finite(entry.unpack(stored))
+    for row in rows:
+        if not is_finite[row - start]:
             detail = f"{entry.key} row {row}"
             yield StoreFault("non-finite value", detail, "NaN or infinity", *told)
 

@@ -21,6 +21,7 @@ from clare_cache.errors import StoreError, StoreMismatch
 from clare_cache.files import json_bytes
 from clare_cache.fingerprint import differences
 from clare_cache.store.encode import encode_chunk
+from clare_cache.store.finite import are_finite
 from clare_cache.store.lock import LOCK_FILE, is_left_behind, setup_lock
 from clare_cache.store.metadata import array_metadata, group_metadata, index_file
 from clare_cache.store.place import Place, open_place, sweep
@@ -262,7 +263,7 @@ class StoreWriter:
                 f"store {self.place}: block {data.block} holds rows {first} to {stop - 1}, "
                 f"was given row {outside[0]}."
             )
-        if not np.isfinite(data.values).all():
+        if not are_finite(data.values).all():
             raise StoreError(
                 f"store {self.place}: block {data.block} of {entry.key} was given non-finite "
                 "values; such images belong in the ledger."

@@ -29,6 +29,7 @@ from clare_cache.store import (
     verify,
 )
 from clare_cache.store.check import check_blocks, check_descriptions
+from clare_cache.store.finite import are_finite
 from clare_cache.store.mend import (
     length_of_arrays,
     mend_description,
@@ -272,8 +273,8 @@ class _Blocks:
             damage.may_fail |= {row for row in self._paths if first <= row < stop}
             damage.unreadable.append(ledger)
             return
-        finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-        damage.must |= {int(row) for row in first + np.flatnonzero(finite)} - failed
+        there = first + np.flatnonzero(are_finite(values))
+        damage.must |= set(there.tolist()) - failed
         damage.may_fail |= failed
 
     def _write(
