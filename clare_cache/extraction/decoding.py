@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def look_ahead(
     pool: Executor, look: Look, items: Sequence[Item], prepare: Mapping[str, Sequence[Prepare]]
 ) -> Callable[[], Looked]:
     """Begins to look at these images; calling the result waits for all of them."""
-    started = [pool.submit(_timed, look, item, prepare) for item in items]
+    started = [_submit(pool, look, item, prepare) for item in items]
 
     def collect() -> Looked:
         found = []
@@ -90,6 +90,17 @@ def look_ahead(
     return collect
 
 
+def _submit(
+    pool: Executor, look: Look, item: Item, prepare: Mapping[str, Sequence[Prepare]]
+) -> Future[tuple[Prepared | Failure, float]]:
+    try:
+        return pool.submit(_timed, look, item, prepare)
+    except BrokenProcessPool as error:
+        refused: Future[tuple[Prepared | Failure, float]] = Future()
+        refused.set_exception(error)
+        return refused
+
+
 @contextmanager
 def open_pool(kind: DecodeIn, workers: int) -> Iterator[Executor]:
     """Threads that end with the block, or processes that are kept for the next one."""
@@ -97,9 +108,10 @@ def open_pool(kind: DecodeIn, workers: int) -> Iterator[Executor]:
         with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode") as pool:
             yield pool
         return
-    processes = _kept.pop(workers, None) or _start(workers)
+    processes = _kept.get(workers)
+    if processes is None or not _is_whole(processes):
+        processes = _kept[workers] = _start(workers)
     yield processes
-    _kept[workers] = processes
 
 
 _kept: dict[int, ProcessPoolExecutor] = {}
@@ -109,6 +121,15 @@ def close_processes() -> None:
     """Ends the processes that decoded for this one, if there are any."""
     while _kept:
         _kept.popitem()[1].shutdown(cancel_futures=True)
+
+
+def _is_whole(processes: ProcessPoolExecutor) -> bool:
+    """Whether none of them has died since."""
+    try:
+        processes.submit(os.getpid).result()
+    except BrokenProcessPool:
+        return False
+    return True
 
 
 def _start(workers: int) -> ProcessPoolExecutor:

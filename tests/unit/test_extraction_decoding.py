@@ -87,7 +87,10 @@ def test_the_store_is_the_one_that_threads_make(tmp_path):
 def test_an_image_that_kills_its_process_is_a_failure_and_others_are_not(tmp_path, processes):
     items = items_of(write_images(tmp_path, 4))
     look = Killing(Pictures(tmp_path), items[1].paths[0])
-    found = look_ahead(processes, look, items, {"clean": [SQUASH]})()
+    # The next batch is already handed out when the first one's process dies.
+    first = look_ahead(processes, look, items[:2], {"clean": [SQUASH]})
+    second = look_ahead(processes, look, items[2:], {"clean": [SQUASH]})
+    found = [*first(), *second()]
     assert [item for item, _, _ in found] == items
     outcomes = [outcome for _, outcome, _ in found]
     assert outcomes[1] == Failure(
@@ -99,6 +102,12 @@ def test_an_image_that_kills_its_process_is_a_failure_and_others_are_not(tmp_pat
     for n in (0, 2, 3):
         expected = Pictures(tmp_path)(items[n], {"clean": [SQUASH]})
         np.testing.assert_array_equal(outcomes[n]["clean"][0], expected["clean"][0])
+    # Broken processes refuse what comes later in the block, and are replaced for the next one.
+    late = look_ahead(processes, Pictures(tmp_path), items[3:], {"clean": [SQUASH]})()
+    assert [type(outcome) for _, outcome, _ in late] == [dict]
+    with open_pool("processes", 2) as fresh:
+        assert fresh is not processes
+        assert fresh.submit(len, "abc").result() == 3
 
 
 CHILD = """
