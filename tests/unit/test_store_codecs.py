@@ -3,14 +3,17 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
 import zarr
 
+from clare_cache.data import load
 from clare_cache.data.packed import unpack
 from clare_cache.errors import StoreError
 from clare_cache.extraction import extract_features
+from clare_cache.manifest import Manifest
 from clare_cache.store import ArrayEntry, BlockData, create_store, open_store, verify
 from clare_cache.store.codecs import codec_of
 from clare_cache.store.metadata import array_metadata, entry_of
@@ -212,3 +215,30 @@ def test_codecs_that_are_refused(tmp_path, codec, message):
 def test_spellings_that_are_none(spelling):
     with pytest.raises(StoreError, match="expected none, zstd"):
         codec_of(spelling)
+
+
+# Training data
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("codec", ["blosc", "bitround:5", "int8"])
+def test_training_data_are_the_values(tmp_path, codec, resident):
+    store, _ = make(tmp_path, codec)
+    ids = [f"{number:064x}" for number in range(10)]
+    table = {"image_id": ids, "path": ids, "label": [0, 1] * 5, "generator": "any"}
+    data = load(store, Manifest.from_rows(pd.DataFrame(table)), needs=["tokens"], resident=resident)
+    whole = store["clean/tokens"][:]
+    found, _ = data.batch(np.array([7, 0, 3]))
+    assert np.allclose(found["tokens"].numpy(), whole[[7, 0, 3]], rtol=1e-3, atol=0)
+    seen = torch.cat([f["tokens"] for f, _ in data.epoch(np.random.default_rng(0), 4)])
+    order = np.argsort(seen[:, 0, 0].numpy())
+    expected = whole[np.argsort(whole[:, 0, 0])]
+    assert np.allclose(seen.numpy()[order], expected, rtol=1e-3, atol=0)
+    (tmp_path / "features.zarr/clean/tokens/c/1/0/0").unlink()
+    with pytest.raises(StoreError, match="3 of 3 rows of clean/tokens that were committed"):
+        load(
+            open_store(tmp_path),
+            Manifest.from_rows(pd.DataFrame(table).iloc[4:7]),
+            needs=["tokens"],
+            resident=resident,
+        ).batch(np.arange(3))
