@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from clare_cache.data import load
     from clare_cache.heads import build_head
     from clare_cache.manifest import Manifest
+    from clare_cache.recipe import read_recipe
     from clare_cache.store import open_store
     from clare_cache.train.estimator import HeadClassifier
     from clare_cache.workflow.audit import audit_manifest
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from clare_cache.workflow.features import extract
     from clare_cache.workflow.manifests import build_manifest
     from clare_cache.workflow.prediction import predict
+    from clare_cache.workflow.run import Settings, run_recipe
     from clare_cache.workflow.training import load_head, train_head
 
 __version__ = "0.1.0"
@@ -26,6 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "HeadClassifier": "clare_cache.train.estimator",
     "Manifest": "clare_cache.manifest",
+    "Settings": "clare_cache.workflow.run",
     "audit_manifest": "clare_cache.workflow.audit",
     "build_head": "clare_cache.heads",
     "build_manifest": "clare_cache.workflow.manifests",
@@ -36,12 +39,15 @@ _HOMES = {
     "load_head": "clare_cache.workflow.training",
     "open_store": "clare_cache.store",
     "predict": "clare_cache.workflow.prediction",
+    "read_recipe": "clare_cache.recipe",
+    "run_recipe": "clare_cache.workflow.run",
     "train_head": "clare_cache.workflow.training",
 }
 
 __all__ = [
     "HeadClassifier",
     "Manifest",
+    "Settings",
     "__version__",
     "audit_manifest",
     "build_head",
@@ -53,6 +59,8 @@ __all__ = [
     "load_head",
     "open_store",
     "predict",
+    "read_recipe",
+    "run_recipe",
     "train_head",
 ]
 
