@@ -41,6 +41,10 @@ def train_head(
         str | None,
         typer.Option(help="`group` or `held-out-generator`; default: the recipe's."),
     ] = None,
+    track: Annotated[
+        list[str],
+        typer.Option(help="tensorboard, wandb or mlflow hear of each epoch, repeatable."),
+    ] = [],  # noqa: B006
     again: Annotated[bool, typer.Option(help="Train finished heads again.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the heads, predicted time and memory; stop.")
@@ -76,6 +80,7 @@ def train_head(
             device=device,
             again=again,
             budget_minutes=budget_minutes,
+            trackers=track,
             on_progress=on_progress,
         )
     show_board(out)

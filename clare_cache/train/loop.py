@@ -26,6 +26,7 @@ from clare_cache.train.members import Cohort, Member, State, Trained, finish, ju
 from clare_cache.train.score import Rows, batches_in_order, score_stacks, to_device
 from clare_cache.train.stack import Masks, Stack, stack_heads
 from clare_cache.train.teacher import Teacher
+from clare_cache.train.tracking import OnEpoch, ignore_epoch
 from clare_cache.types import OnProgress, Progress, ignore_progress
 
 __all__ = ["Member", "Timing", "Trained", "time_steps", "train_members"]
@@ -46,6 +47,7 @@ def train_members(
     device: torch.device | str = "cpu",
     checkpoint: Checkpoint | None = None,
     deadline: float = math.inf,
+    on_epoch: OnEpoch = ignore_epoch,
     on_progress: OnProgress = ignore_progress,
 ) -> tuple[list[Trained], dict[str, str]]:
     """Train every member for `epochs` passes over `train`; keep each one's best epoch.
@@ -53,8 +55,8 @@ def train_members(
     The epoch is chosen by `select` on `validation`, ties by the lower validation loss, and so is
     the decision threshold. A member whose loss stops being finite is retired with a note and the
     others go on. With a `checkpoint` training goes on where it was cut off. At `deadline` (of
-    `time.monotonic`) it ends as at the end of an epoch. Returns the trained members, and label →
-    reason of those that were retired before they finished an epoch. Raises TrainError when a split
+    `time.monotonic`) it ends as at the end of an epoch. `on_epoch` hears of each.
+    Returns the trained members, and label → reason of those that were retired before they finished an epoch. Raises TrainError when a split
     lacks a class.
     """
     for name, data in (("training", train), ("validation", validation)):
@@ -101,6 +103,9 @@ def train_members(
         _end_epoch(
             cohorts, fresh_banks, validation, epoch=epoch, select=select, device=device
         )  # fmt: skip
+        for state in states:
+            if state.progress.history and state.progress.history[-1]["epoch"] == epoch + 1:
+                on_epoch(state.member.label, state.progress.history[-1])
         if is_late:
             _stop(states, f"the time budget ended in epoch {epoch + 1}, step {step + 1}")
         cohorts = _dismiss(cohorts)

@@ -3,6 +3,7 @@
 import math
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from clare_cache.train.loop import train_members
 from clare_cache.train.numerics import numerics
 from clare_cache.train.runs import describe_run, save_run
 from clare_cache.train.sampling import BalancedData
+from clare_cache.train.tracking import track
 from clare_cache.types import CLEAN, OnProgress, ignore_progress
 from clare_cache.workflow.inputs import as_extracted, hold_out, origin, text_tower
 from clare_cache.workflow.members import (
@@ -50,6 +52,7 @@ def train_head(
     device: str = "auto",
     again: bool = False,
     budget_minutes: float | None = None,
+    trackers: Sequence[str] = (),
     on_progress: OnProgress = ignore_progress,
 ) -> list[Path]:
     """Train every head of the recipe; the run folders `out/<label>`, in its order.
@@ -58,7 +61,8 @@ def train_head(
     train. Split "val" validates; without one, whole groups are held out of "train". A head that
     is in its folder already, with these settings, features and images, is not trained, unless
     `again`; training that was cut off goes on where it was. After `budget_minutes` it ends with
-    what there is. `clip` says where the text tower of prompt heads lies now, by default where the
+    what there is. `trackers` (tensorboard, wandb, mlflow) hear of each epoch. `clip` says where the
+    text tower of prompt heads lies now, by default where the
     store's CLIP came from. Raises TrainError, after saving the others, for heads that diverged
     before they finished an epoch.
     """
@@ -92,7 +96,11 @@ def train_head(
         )
         shown = train if config.sampling == "all" else BalancedData(train, config.sampling)
         on = pick_device(device)
-        with numerics(config.precision, deterministic=config.deterministic, device=on):
+        settings = {s.label: {**s.settings, **s.optimiser.model_dump()} for s in sections}
+        with (
+            track(trackers, out=Path(out), settings=settings) as on_epoch,
+            numerics(config.precision, deterministic=config.deterministic, device=on),
+        ):
             trained, burst = train_members(
                 [build_member(recipe, s, shapes=train.shapes, text=text) for s in sections],
                 shown,
@@ -104,6 +112,7 @@ def train_head(
                 device=on,
                 checkpoint=checkpoint,
                 deadline=deadline,
+                on_epoch=on_epoch,
                 on_progress=on_progress,
             )
         by_label = {section.label: section for section in sections}
