@@ -45,6 +45,14 @@ def train_head(
         list[str],
         typer.Option(help="tensorboard, wandb or mlflow hear of each epoch, repeatable."),
     ] = [],  # noqa: B006
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Have workers train heads of equal shapes: local:N, cuda or slurm:FILE, as in "
+            "extract; --out must be a folder that they share."
+        ),
+    ] = None,
+    dask: Annotated[str | None, typer.Option(help="Address of a running scheduler.")] = None,
     again: Annotated[bool, typer.Option(help="Train finished heads again.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the heads, predicted time and memory; stop.")
@@ -58,6 +66,8 @@ def train_head(
     batches. It ends with the heads ranked on validation (leaderboard.csv in --out) and, for a
     sweep, the test numbers of the best alone.
     """
+    from clare_cache.errors import TrainError
+    from clare_cache.evaluate import BOARD
     from clare_cache.recipe import read_recipe
     from clare_cache.workflow.forecast import forecast
     from clare_cache.workflow.training import train_head as train
@@ -70,19 +80,27 @@ def train_head(
         )
         show_forecast(passes, finished)
         return
-    with show_progress() as on_progress:
-        train(
-            asked,
-            store=store,
-            manifest=manifest,
-            out=out,
-            clip=clip,
-            device=device,
-            again=again,
-            budget_minutes=budget_minutes,
-            trackers=track,
-            on_progress=on_progress,
-        )
+    try:
+        with show_progress() as on_progress:
+            train(
+                asked,
+                store=store,
+                manifest=manifest,
+                out=out,
+                clip=clip,
+                device=device,
+                again=again,
+                budget_minutes=budget_minutes,
+                trackers=track,
+                cluster=cluster,
+                dask=dask,
+                on_progress=on_progress,
+            )
+    except TrainError:
+        # The heads that diverged are named last; the others are there.
+        if (out / f"{BOARD}.parquet").is_file():
+            show_board(out)
+        raise
     show_board(out)
     if any(section.settings for section in asked.head):
         show_chosen(out, clip=clip, device=device)

@@ -56,8 +56,8 @@ def train_members(
     the decision threshold. A member whose loss stops being finite is retired with a note and the
     others go on. With a `checkpoint` training goes on where it was cut off. At `deadline` (of
     `time.monotonic`) it ends as at the end of an epoch. `on_epoch` hears of each.
-    Returns the trained members, and label → reason of those that were retired before they finished an epoch. Raises TrainError when a split
-    lacks a class.
+    Returns the trained members, and label → reason of those that were retired before they finished
+    an epoch. Raises TrainError when a split lacks a class.
     """
     for name, data in (("training", train), ("validation", validation)):
         found = sorted(set(data.labels.tolist()))

@@ -6,15 +6,15 @@ from pathlib import Path
 from clare_cache.data.regions import stored
 from clare_cache.errors import ReportError
 from clare_cache.evaluate import read_config
-from clare_cache.fingerprint import fingerprint
-from clare_cache.heads import build_head, head_needs
+from clare_cache.fingerprint import canonical_json, fingerprint
+from clare_cache.heads import HEADS, build_head, head_needs
 from clare_cache.heads.protocol import TextTower
 from clare_cache.manifest import Manifest
 from clare_cache.recipe import HeadSection, Recipe
 from clare_cache.seeds import seed_for
 from clare_cache.store import Store
 from clare_cache.train.config import TrainConfig
-from clare_cache.train.loop import Member
+from clare_cache.train.loop import STACK_LIMIT, Member
 from clare_cache.types import CLEAN
 
 
@@ -79,6 +79,27 @@ def is_finished(folder: Path, wanted: str) -> bool:
         return read_config(folder).get("training_fingerprint") == wanted
     except ReportError:
         return False
+
+
+def cohorts_of(recipe: Recipe) -> tuple[tuple[str, ...], ...]:
+    """Labels of heads that can be one stack: equal in all but what a stack may hold."""
+    found: dict[str, list[str]] = {}
+    for section in recipe.head:
+        kind = HEADS[section.family]
+        options = {k: v for k, v in section.options.items() if k not in kind.stackable_options}
+        alike = {
+            "family": section.family,
+            "options": options,
+            "reads": section.reads,
+            "train": recipe.train_of(section).model_dump(mode="json"),
+            "order": seed_of(recipe, section) if section.order == "own" else None,
+        }
+        found.setdefault(canonical_json(alike), []).append(section.label)
+    return tuple(
+        tuple(labels[first : first + STACK_LIMIT])
+        for labels in found.values()
+        for first in range(0, len(labels), STACK_LIMIT)
+    )
 
 
 def passes(recipe: Recipe) -> list[tuple[TrainConfig, list[HeadSection]]]:

@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from clare_cache.data import load
 from clare_cache.data.regions import stored
 from clare_cache.errors import TrainError, raise_faults
 from clare_cache.evaluate import read_config, write_leaderboard
+from clare_cache.extraction.clusters import open_executor
 from clare_cache.extraction.versions import warn_of_other_versions
+from clare_cache.extraction.work import BlockReport, OnImages, ignore_images
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads import needs_text
 from clare_cache.heads.files import load_head as read_head
 from clare_cache.heads.protocol import Head, TextTower
 from clare_cache.manifest import Manifest
-from clare_cache.recipe import Recipe
+from clare_cache.recipe import HeadSection, Recipe
 from clare_cache.store import open_store
 from clare_cache.train.checkpoint import Checkpoint
 from clare_cache.train.loop import train_members
@@ -27,10 +30,11 @@ from clare_cache.train.numerics import numerics
 from clare_cache.train.runs import describe_run, save_run
 from clare_cache.train.sampling import BalancedData
 from clare_cache.train.tracking import track
-from clare_cache.types import CLEAN, OnProgress, ignore_progress
+from clare_cache.types import CLEAN, OnProgress, Progress, ignore_progress
 from clare_cache.workflow.inputs import as_extracted, hold_out, origin, text_tower
 from clare_cache.workflow.members import (
     build_member,
+    cohorts_of,
     is_finished,
     needs_of,
     passes,
@@ -53,6 +57,8 @@ def train_head(
     again: bool = False,
     budget_minutes: float | None = None,
     trackers: Sequence[str] = (),
+    cluster: str | None = None,
+    dask: str | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> list[Path]:
     """Train every head of the recipe; the run folders `out/<label>`, in its order.
@@ -61,11 +67,89 @@ def train_head(
     train. Split "val" validates; without one, whole groups are held out of "train". A head that
     is in its folder already, with these settings, features and images, is not trained, unless
     `again`; training that was cut off goes on where it was. After `budget_minutes` it ends with
-    what there is. `trackers` (tensorboard, wandb, mlflow) hear of each epoch. `clip` says where the
+    what there is. `trackers` (tensorboard, wandb, mlflow) hear of each epoch. `cluster` or
+    `dask` (see `extract`) has workers train cohorts, heads of equal shapes, each with its own pass
+    over the data. `clip` says where the
     text tower of prompt heads lies now, by default where the
     store's CLIP came from. Raises TrainError, after saving the others, for heads that diverged
     before they finished an epoch.
     """
+    deadline = math.inf if budget_minutes is None else time.time() + 60 * budget_minutes
+    work = Cohorts(
+        recipe=recipe,
+        store=store,
+        manifest=manifest,
+        out=out,
+        clip=clip,
+        device=device,
+        again=again,
+        deadline=deadline,
+        trackers=tuple(trackers),
+        cohorts=cohorts_of(recipe) if cluster or dask else (tuple(h.label for h in recipe.head),),
+    )
+    lost: dict[str, str] = {}
+    if cluster is None and dask is None:
+        lost = work.train(0, on_progress=on_progress)
+    else:
+        done = 0
+        with open_executor(cluster=cluster, dask=dask) as executor:
+            for report in executor.run(work, range(len(work.cohorts))):
+                done += report.n_images
+                lost |= dict(note.split(": ", 1) for note in report.notes)
+                on_progress(Progress("train", done, len(recipe.head), "head"))
+    shutil.rmtree(Path(out) / CHECKPOINTS, ignore_errors=True)
+    write_leaderboard(Path(out), [h.label for h in recipe.head if h.label not in lost])
+    raise_faults(
+        TrainError,
+        f"train-head into {out}, where the other heads are",
+        [f"{label}: {reason}" for label, reason in lost.items()],
+        advice="Lower their learning rates.",
+    )
+    return [Path(out) / section.label for section in recipe.head]
+
+
+@dataclass(frozen=True)
+class Cohorts:
+    """Heads in groups, each trained by one call, here or on a worker: a block is a group."""
+
+    recipe: Recipe
+    store: str | Path
+    manifest: str | Path
+    out: str | Path
+    clip: str | None
+    device: str
+    again: bool
+    deadline: float
+    """Of `time.time`: clocks of other machines tell the same."""
+    trackers: tuple[str, ...]
+    cohorts: tuple[tuple[str, ...], ...]
+    """Labels of heads."""
+
+    def __call__(self, block: int, on_images: OnImages = ignore_images) -> BlockReport:
+        """The group trained; its diverged heads are the report's notes, `n_images` counts heads."""
+        lost = self.train(block)
+        notes = tuple(f"{label}: {reason}" for label, reason in lost.items())
+        return BlockReport(block, len(self.cohorts[block]), 0, {}, notes=notes)
+
+    def make(self, block: int, on_images: OnImages = ignore_images) -> BlockReport:
+        return self(block, on_images)
+
+    def commit(self, made: BlockReport) -> BlockReport:
+        return made
+
+    def train(self, block: int, *, on_progress: OnProgress = ignore_progress) -> dict[str, str]:
+        """Label → reason of the group's heads that were lost."""
+        wanted = set(self.cohorts[block])
+        return _train_here(
+            self, [h for h in self.recipe.head if h.label in wanted], on_progress=on_progress
+        )
+
+
+def _train_here(
+    told: Cohorts, heads: Sequence[HeadSection], *, on_progress: OnProgress
+) -> dict[str, str]:
+    store, manifest, out = told.store, told.manifest, told.out
+    device, again, recipe = told.device, told.again, told.recipe.with_heads(heads)
     opened, rows = open_store(store), Manifest.read(manifest)
     hold_out(rows, recipe)  # what is wrong with the manifest comes first
     recipe = as_extracted(recipe, opened, needs_of(recipe.head))
@@ -81,8 +165,8 @@ def train_head(
     )
     text = None
     if any(needs_text(section.family) for section in todo):
-        text = text_tower(opened, clip=clip, device=device)
-    deadline = math.inf if budget_minutes is None else time.monotonic() + 60 * budget_minutes
+        text = text_tower(opened, clip=told.clip, device=device)
+    deadline = time.monotonic() + told.deadline - time.time()
     lost: dict[str, str] = {}
     for config, sections in passes(recipe.with_heads(todo)):
         here = recipe.with_heads(sections).model_copy(update={"train": config})
@@ -98,7 +182,7 @@ def train_head(
         on = pick_device(device)
         settings = {s.label: {**s.settings, **s.optimiser.model_dump()} for s in sections}
         with (
-            track(trackers, out=Path(out), settings=settings) as on_epoch,
+            track(told.trackers, out=Path(out), settings=settings) as on_epoch,
             numerics(config.precision, deterministic=config.deterministic, device=on),
         ):
             trained, burst = train_members(
@@ -137,15 +221,7 @@ def train_head(
             )
         checkpoint.remove()
         lost |= burst
-    shutil.rmtree(Path(out) / CHECKPOINTS, ignore_errors=True)
-    write_leaderboard(Path(out), [h.label for h in recipe.head if h.label not in lost])
-    raise_faults(
-        TrainError,
-        f"train-head into {out}, where the other heads are",
-        [f"{label}: {reason}" for label, reason in lost.items()],
-        advice="Lower their learning rates.",
-    )
-    return [Path(out) / section.label for section in recipe.head]
+    return lost
 
 
 def load_head(run: str | Path, *, clip: str | None = None, device: str = "auto") -> Head:

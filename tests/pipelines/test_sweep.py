@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import clare_cache as cc
+import clare_cache.errors
 from clare_cache.recipe import read_recipe
 from clare_cache.workflow import training
 from tests.feature_data import image_id, make_store
@@ -200,3 +201,41 @@ def test_runs_that_see_the_same_images_share_one_reading(place, command, monkeyp
         results.evaluate([run], device="cpu")
         alone = pd.read_parquet(run / "predictions.parquet")
         pd.testing.assert_frame_equal(found, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_workers_train_cohorts_to_the_same_heads(place, monkeypatch):
+    """What a cluster is told, done here: heads of equal shapes by one worker, the numbers those
+    of a single pass."""
+    from contextlib import nullcontext
+
+    from clare_cache.extraction.executors import InProcess
+    from clare_cache.workflow.members import cohorts_of
+
+    recipe = read_recipe(place / "sweep.yaml", changes=["train.lr=1e-2,1e30"])
+    assert [len(labels) for labels in cohorts_of(recipe)] == [4, 2]
+    asked = []
+    monkeypatch.setattr(
+        training, "open_executor", lambda **given: asked.append(given) or nullcontext(InProcess())
+    )
+    seen = []
+    given = {"store": place / "store", "manifest": place / "m.parquet", "device": "cpu"}
+    with pytest.raises(cc.errors.TrainError, match="Lower their learning rates") as spread:
+        training.train_head(
+            recipe, **given, out=place / "spread", cluster="local:2", on_progress=seen.append
+        )
+    with pytest.raises(cc.errors.TrainError) as here:
+        training.train_head(recipe, **given, out=place / "here")
+    assert str(spread.value).replace("spread", "here") == str(here.value)
+    assert asked == [{"cluster": "local:2", "dask": None}]
+    assert [progress.done for progress in seen if progress.unit == "head"] == [4, 6]
+    boards = [pd.read_csv(place / out / "leaderboard.csv") for out in ("spread", "here")]
+    for board in boards:
+        del board["seconds"]
+    pd.testing.assert_frame_equal(*boards, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_local_cluster_trains_a_sweep(place, command):
+    done = train_head(command, place, "--cluster", "local:2", "--out", "cluster")
+    assert done.status == 0, done.err
+    assert len(pd.read_csv(place / "cluster/leaderboard.csv")) == 3
