@@ -137,6 +137,8 @@ def _slurm(settings: Mapping[str, Any]) -> Any:
             "extract: --cluster slurm needs dask-jobqueue. Say: pip install 'clare-cache[slurm]'"
         ) from error
     return SLURMCluster(
+        # Its default port is another run's, on a login node.
+        scheduler_options={"dashboard_address": "127.0.0.1:0"},
         cores=settings["cores"],
         processes=1,
         worker_extra_args=["--nthreads", str(THREADS)],

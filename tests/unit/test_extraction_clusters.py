@@ -8,7 +8,12 @@ import pytest
 from clare_cache.backbones import DEFAULT_FEATURES, ClipConfig, ErrorMapConfig
 from clare_cache.errors import ExtractError
 from clare_cache.extraction import BackboneSpec, BlockReport, InProcess, OnDask
-from clare_cache.extraction.clusters import open_executor, read_slurm, slurm_cluster
+from clare_cache.extraction.clusters import (
+    THREADS,
+    open_executor,
+    read_slurm,
+    slurm_cluster,
+)
 from clare_cache.extraction.work import BlockWork
 from clare_cache.store import open_place
 
@@ -74,7 +79,7 @@ def test_the_job_script_is_printed_and_nothing_submitted(tmp_path, command, monk
     done = command(*asked, "--cluster", "slurm:slurm.yaml", folder=tmp_path)
     assert done.status == 0
     assert "#SBATCH --gres=gpu:1" in done.out.splitlines()
-    assert "--nthreads 1" in done.out
+    assert f"--nthreads {THREADS}" in done.out
     assert not (tmp_path / "store").exists()
     done = command(*asked, "--cluster", "local:2", folder=tmp_path)
     assert (done.status, done.err) == (
@@ -86,7 +91,7 @@ def test_the_job_script_is_printed_and_nothing_submitted(tmp_path, command, monk
 @pytest.mark.parametrize(
     ("visible", "pinned"), [("5,GPU-8f2e", {"5", "GPU-8f2e"}), ("", {"0", "1"})]
 )
-def test_each_gpu_has_one_process_of_one_thread_that_sees_no_other(visible, pinned, monkeypatch):
+def test_each_gpu_has_one_process_that_sees_no_other(visible, pinned, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with open_executor(cluster="cuda") as executor:
@@ -94,15 +99,15 @@ def test_each_gpu_has_one_process_of_one_thread_that_sees_no_other(visible, pinn
         seen = executor.client.run(lambda: (os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()))
         assert {device for device, _ in seen.values()} == pinned
         assert len({process for _, process in seen.values()} - {os.getpid()}) == 2
-        assert set(executor.client.nthreads().values()) == {1}
+        assert set(executor.client.nthreads().values()) == {THREADS}
 
 
-def test_local_workers_are_processes_of_one_thread():
+def test_local_workers_are_processes():
     with open_executor(cluster="local:2") as executor:
         executor.client.wait_for_workers(2)
         processes = set(executor.client.run(os.getpid).values())
         assert len(processes - {os.getpid()}) == 2
-        assert set(executor.client.nthreads().values()) == {1}
+        assert set(executor.client.nthreads().values()) == {THREADS}
 
 
 def test_what_travels_for_a_block_is_small_whatever_the_number_of_images(tmp_path):
