@@ -201,6 +201,7 @@ def _place_of(key: str, head: Raw) -> tuple[str, ...]:
     """Where a dotted key lies in this head, or () if it has no such thing."""
     # Only here, because heads import torch, and `recipe list` need not.
     from clare_cache.heads import HEADS
+    from clare_cache.heads.options import resolve_options
     from clare_cache.heads.protocol import BankHead
 
     section, _, rest = key.partition(".")
@@ -222,6 +223,11 @@ def _place_of(key: str, head: Raw) -> tuple[str, ...]:
         return ("options", name or rest)
     if kind == "optimiser" and name in OptimiserConfig.model_fields and is_trained:
         return ("optimiser", name)
+    if kind == "reads" and family is not None:
+        given = head.get("options") or {}
+        single = {k: v for k, v in given.items() if not isinstance(v, list | Mapping)}
+        if name in family.axes_of(resolve_options(options, single)[0]):
+            return ("reads", name)
     return ()
 
 
@@ -232,7 +238,7 @@ def _read_head(head: Raw) -> tuple[dict[str, Any], list[Axis]]:
     for key in HEAD_KEYS:
         if isinstance(head.get(key), list):
             del fixed[key]
-    for section in ("options", "optimiser"):
+    for section in ("options", "optimiser", "reads"):
         if isinstance(head.get(section), Mapping):
             fixed[section], found = _split_lists(head[section], (section,))
             axes += found

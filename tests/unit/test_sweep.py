@@ -178,3 +178,21 @@ def test_changes_that_are_none(text, message):
     with pytest.raises(RecipeError) as error:
         parse_change(text)
     assert str(error.value) == message
+
+
+def test_the_arrays_that_a_head_reads_can_vary():
+    heads = [{"family": "error_map_resnet", "label": "maps"}, {"family": "linear"}]
+    change = "head.reads.error_map=error_map,error_map-t280-n8"
+    recipe = parse([change], head=heads)
+    assert labels(recipe) == [
+        "maps-error_maperror_map",
+        "maps-error_maperror_map-t280-n8",
+        "linear",
+    ]
+    assert [head.reads for head in recipe.head] == [
+        {"error_map": "error_map"},
+        {"error_map": "error_map-t280-n8"},
+        {},
+    ]
+    alone = parse(head={**heads[0], "reads": {"error_map": ["error_map-t9", "error_map-t8"]}})
+    assert [head.reads["error_map"] for head in alone.head] == ["error_map-t9", "error_map-t8"]
