@@ -246,7 +246,10 @@ def _text_tower(device: str) -> TextTower:
 def _data(
     folder: Path, specs: Sequence[ArraySpec], n_paper: int, given: argparse.Namespace
 ) -> tuple[FeatureData, FeatureData]:
-    n_train = max(round(n_paper * given.fraction), 2 * given.rine_batch)
+    n_train = max(
+        round(n_paper * given.fraction),
+        2 * max(given.rine_batch if specs == [BLOCK_CLS] else given.clare_batch, 8),
+    )
     n = n_train + max(n_train // VALIDATION_SHARE, 16)
     ids = [ImageId(f"{number:064x}") for number in range(n)]
     writer = create_store(folder, block_rows=256)

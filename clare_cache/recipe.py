@@ -18,7 +18,7 @@ from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.errors import ClareCacheError, RecipeError, raise_faults
 from clare_cache.files import read_yaml
 from clare_cache.published.expectation import Expectation
-from clare_cache.sweep import expand, parse_change
+from clare_cache.sweep import Choose, expand, parse_change
 from clare_cache.train.config import OptimiserConfig, TrainConfig
 
 RECIPES_FOLDER = "pipelines"
@@ -265,7 +265,12 @@ def headline(recipe: Recipe) -> str:
 
 
 def read_recipe(
-    name: str | Path, *, changes: Sequence[str] = (), sample: int | None = None, seeds: int = 1
+    name: str | Path,
+    *,
+    changes: Sequence[str] = (),
+    sample: int | None = None,
+    seeds: int = 1,
+    choose: Choose | None = None,
 ) -> Recipe:
     """The recipe of a YAML file, or the one that ships under this name (`demo/tiny`).
 
@@ -283,7 +288,9 @@ def read_recipe(
             f"recipe {path}: expected sections, found {type(value).__name__}. "
             "`clare-cache recipe show demo/tiny` prints a whole one."
         )
-    return parse_recipe(value, where=str(path), changes=changes, sample=sample, seeds=seeds)
+    return parse_recipe(
+        value, where=str(path), changes=changes, sample=sample, seeds=seeds, choose=choose
+    )
 
 
 def parse_recipe(
@@ -293,6 +300,7 @@ def parse_recipe(
     changes: Sequence[str] = (),
     sample: int | None = None,
     seeds: int = 1,
+    choose: Choose | None = None,
 ) -> Recipe:
     """A recipe from its parsed YAML, its lists expanded as `read_recipe` says. Raises RecipeError
     listing every fault."""
@@ -301,6 +309,7 @@ def parse_recipe(
         [parse_change(text) for text in changes],
         sample=sample,
         seeds=seeds,
+        choose=choose,
         where=f"recipe {where}",
     )
     try:

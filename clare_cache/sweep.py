@@ -8,7 +8,7 @@ so is every `--set key=v1,v2`; a range (`{from: 1.0e-5, to: 1.0e-2, log: true}`,
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,10 @@ class Change:
     values: tuple[Any, ...] | Range
 
 
+Choose = Callable[[str, Sequence[Axis]], Iterable[Mapping[Axis, Any]]]
+"""A head's label and its axes → the value of each axis, for every member to make."""
+
+
 def parse_change(text: str) -> Change:
     """`train.lr=1e-3,1e-4`, `head.width=128` or `train.lr=1e-5..1e-2:log`.
 
@@ -119,12 +123,14 @@ def expand(
     *,
     sample: int | None = None,
     seeds: int = 1,
+    choose: Choose | None = None,
     where: str = "recipe",
 ) -> dict[str, Any]:
     """The recipe with one head for each combination of its axes' values, then for each seed.
 
     Each new head has a label of its own and, under `settings`, what varied. `sample` draws that
-    many combinations of each head instead of all, the same ones every time; ranges need it.
+    many combinations of each head instead of all, the same ones every time; ranges need it, or
+    `choose`, which gives the combinations of a head's axes to try.
     Raises RecipeError with every fault.
     """
     heads = recipe.get("head")
@@ -147,10 +153,11 @@ def expand(
         mine = [axis for axis in every.values() if axis.varies or axis.place[0] != "train"]
         label = str(head.get("label") or head.get("family"))
         ranges = [axis.name for axis in mine if isinstance(axis.values, Range)]
-        if ranges and sample is None:
+        if ranges and sample is None and choose is None:
             faults.append(f"head {label}: {', '.join(ranges)} has a range; say --sample N")
             continue
-        for settings in _combine(mine, label, sample):
+        combined = _combine(mine, label, sample) if choose is None else choose(label, mine)
+        for settings in combined:
             for offset in range(seeds):
                 expanded.append(
                     _member(fixed, base, settings, offset if seeds > 1 else None, label=label)

@@ -31,6 +31,12 @@ def train_head(
     sample: Annotated[
         int | None, typer.Option(min=1, help="Draw so many combinations, not all.")
     ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            "--search", min=1, help="Search so many combinations with Optuna, in rounds of 8."
+        ),
+    ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Train every combination with so many seeds.")
     ] = 1,
@@ -72,24 +78,40 @@ def train_head(
     from clare_cache.workflow.forecast import forecast
     from clare_cache.workflow.training import train_head as train
 
+    told: dict[str, Any] = {
+        "store": store,
+        "manifest": manifest,
+        "out": out,
+        "clip": clip,
+        "device": device,
+        "again": again,
+    }
+    if trials is not None:
+        from clare_cache.workflow.search import search
+
+        if dry_run or cluster or dask or sample or budget_minutes:
+            raise TrainError(
+                "--search: expected none of --dry-run, --cluster, --dask, --sample and "
+                "--budget-minutes beside it, found one. Leave it out."
+            )
+        with show_progress() as on_progress:
+            search(
+                recipe, changes=change, trials=trials, seeds=seeds, heads=head,
+                validate_on=validate_on, trackers=track, on_progress=on_progress, **told,
+            )  # fmt: skip
+        show_board(out)
+        show_chosen(out, clip=clip, device=device)
+        return
     asked = read_recipe(recipe, changes=change, sample=sample, seeds=seeds).select_heads(head)
     asked = asked.with_training(validate_on=validate_on)
     if dry_run:
-        passes, finished = forecast(
-            asked, store=store, manifest=manifest, out=out, clip=clip, device=device, again=again
-        )
-        show_forecast(passes, finished)
+        show_forecast(*forecast(asked, **told))
         return
     try:
         with show_progress() as on_progress:
             train(
                 asked,
-                store=store,
-                manifest=manifest,
-                out=out,
-                clip=clip,
-                device=device,
-                again=again,
+                **told,
                 budget_minutes=budget_minutes,
                 trackers=track,
                 cluster=cluster,

@@ -105,7 +105,8 @@ def train_members(
         )  # fmt: skip
         for state in states:
             if state.progress.history and state.progress.history[-1]["epoch"] == epoch + 1:
-                on_epoch(state.member.label, state.progress.history[-1])
+                reason = on_epoch(state.member.label, state.progress.history[-1])
+                state.progress.retired = state.progress.retired or reason or ""
         if is_late:
             _stop(states, f"the time budget ended in epoch {epoch + 1}, step {step + 1}")
         cohorts = _dismiss(cohorts)

@@ -16,13 +16,15 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
 class OnEpoch(Protocol):
-    """Hears of each member's finished epoch: its label, and the line of its history."""
+    """Hears of each member's finished epoch: its label, and the line of its history. What it
+    answers, if anything, is why the member need not go on."""
 
-    def __call__(self, label: str, line: Mapping[str, Any], /) -> None: ...
+    def __call__(self, label: str, line: Mapping[str, Any], /) -> str | None: ...
 
 
 def ignore_epoch(label: str, line: Mapping[str, Any], /) -> None:
     """For those who do not watch."""
+    return None
 
 
 @contextmanager

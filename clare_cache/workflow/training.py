@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from clare_cache.train.loop import train_members
 from clare_cache.train.numerics import numerics
 from clare_cache.train.runs import describe_run, save_run
 from clare_cache.train.sampling import BalancedData
-from clare_cache.train.tracking import track
+from clare_cache.train.tracking import OnEpoch, ignore_epoch, track
 from clare_cache.types import CLEAN, OnProgress, Progress, ignore_progress
 from clare_cache.workflow.inputs import as_extracted, hold_out, origin, text_tower
 from clare_cache.workflow.members import (
@@ -59,6 +59,7 @@ def train_head(
     trackers: Sequence[str] = (),
     cluster: str | None = None,
     dask: str | None = None,
+    on_epoch: OnEpoch = ignore_epoch,
     on_progress: OnProgress = ignore_progress,
 ) -> list[Path]:
     """Train every head of the recipe; the run folders `out/<label>`, in its order.
@@ -85,6 +86,7 @@ def train_head(
         again=again,
         deadline=deadline,
         trackers=tuple(trackers),
+        on_epoch=on_epoch,
         cohorts=cohorts_of(recipe) if cluster or dask else (tuple(h.label for h in recipe.head),),
     )
     lost: dict[str, str] = {}
@@ -122,6 +124,7 @@ class Cohorts:
     deadline: float
     """Of `time.time`: clocks of other machines tell the same."""
     trackers: tuple[str, ...]
+    on_epoch: OnEpoch
     cohorts: tuple[tuple[str, ...], ...]
     """Labels of heads."""
 
@@ -136,6 +139,15 @@ class Cohorts:
 
     def commit(self, made: BlockReport) -> BlockReport:
         return made
+
+    def hear(self, tell: OnEpoch) -> OnEpoch:
+        """Trackers and the caller's own listener as one."""
+
+        def both(label: str, line: Mapping[str, Any], /) -> str | None:
+            tell(label, line)
+            return self.on_epoch(label, line)
+
+        return both
 
     def train(self, block: int, *, on_progress: OnProgress = ignore_progress) -> dict[str, str]:
         """Label → reason of the group's heads that were lost."""
@@ -182,7 +194,7 @@ def _train_here(
         on = pick_device(device)
         settings = {s.label: {**s.settings, **s.optimiser.model_dump()} for s in sections}
         with (
-            track(told.trackers, out=Path(out), settings=settings) as on_epoch,
+            track(told.trackers, out=Path(out), settings=settings) as tell,
             numerics(config.precision, deterministic=config.deterministic, device=on),
         ):
             trained, burst = train_members(
@@ -196,7 +208,7 @@ def _train_here(
                 device=on,
                 checkpoint=checkpoint,
                 deadline=deadline,
-                on_epoch=on_epoch,
+                on_epoch=told.hear(tell),
                 on_progress=on_progress,
             )
         by_label = {section.label: section for section in sections}

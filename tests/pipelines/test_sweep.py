@@ -234,6 +234,36 @@ def test_workers_train_cohorts_to_the_same_heads(place, monkeypatch):
     pd.testing.assert_frame_equal(*boards, rtol=1e-4)
 
 
+def test_a_search_learns_from_its_rounds_and_goes_on(place, command, monkeypatch):
+    optuna = pytest.importorskip("optuna")
+    monkeypatch.setattr("clare_cache.workflow.search.ROUND", 3)
+
+    def go(trials):
+        done = train_head(
+            command, place, "--set", "train.lr=1e-4..1e-1:log", "--head", "rine", "--search",
+            str(trials), "--out", "search",
+        )  # fmt: skip
+        assert done.status == 0, done.err
+        return pd.read_csv(place / "search/leaderboard.csv")
+
+    board = go(6)
+    assert len(board) == 6
+    assert board["settings.lr"].between(1e-4, 1e-1).all()
+    assert set(board["settings.contrastive_weight"]) <= {0.1, 0.8}
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(place / "search/search.journal"))
+    )
+
+    def trials():
+        return optuna.load_study(study_name="rine", storage=storage).get_trials()
+
+    told = {round(t.params["lr"], 12): t.value for t in trials() if t.value is not None}
+    for row in board.to_dict("records"):
+        assert told[round(row["settings.lr"], 12)] == pytest.approx(row["val_auc"])
+    go(3)
+    assert len(trials()) == 9
+
+
 @pytest.mark.slow
 def test_a_local_cluster_trains_a_sweep(place, command):
     done = train_head(command, place, "--cluster", "local:2", "--out", "cluster")

@@ -255,6 +255,19 @@ def test_a_deadline_ends_training_with_what_there_is(train, validation):
         assert result.best_epoch == len(result.history) == 1
 
 
+def test_who_hears_of_epochs_may_stop_a_member(train, validation):
+    heard = []
+
+    def on_epoch(label, line):
+        heard.append((label, line["epoch"]))
+        return "enough" if (label, line["epoch"]) == ("a", 2) else None
+
+    found = run([rine("a"), rine("b", seed=2)], train, validation, on_epoch=on_epoch)
+    assert heard == [("a", 1), ("b", 1), ("a", 2), ("b", 2), ("b", 3), ("b", 4)]
+    assert [result.retired for result in found] == ["enough", ""]
+    assert_close(found[1], run([rine("b", seed=2)], train, validation)[0])
+
+
 # What is kept
 
 
