@@ -52,8 +52,20 @@ def extract_on(address, store, images, root):
 
 def wait_until_idle(client):
     """A block that a killed run had begun is still done: its worker does not know yet."""
-    while any(client.run(lambda dask_worker: len(dask_worker.state.executing)).values()):
+    # A worker that has just been killed does not answer.
+    while any(client.run(_n_executing, on_error="ignore").values()):
         time.sleep(0.02)
+
+
+def _n_executing(dask_worker):
+    return len(dask_worker.state.executing)
+
+
+def wait_for_two(client):
+    """The watching process gives up on a worker that is killed while it starts: ask for another."""
+    while len(client.nthreads()) < 2:
+        client.cluster.scale(2)
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("n_kills", [6, pytest.param(50, marks=pytest.mark.slow)])
@@ -81,8 +93,8 @@ def test_runs_on_a_running_scheduler_are_killed(tmp_path, asked, whole, client, 
 def test_workers_are_killed_and_the_run_goes_on(tmp_path, asked, whole, client, n_kills):
     generator = random.Random(4)
     for n in range(n_kills):
-        client.wait_for_workers(2)
-        victim = generator.choice(sorted(client.run(os.getpid).values()))
+        wait_for_two(client)
+        victim = generator.choice(sorted(client.run(os.getpid, on_error="ignore").values()))
         killer = threading.Timer(generator.uniform(0, 0.3), os.kill, (victim, signal.SIGKILL))
         killer.start()
         extract_into(tmp_path / f"{n}", *asked, executor=OnDask(client))
