@@ -15,6 +15,7 @@ from tests.pipelines import paper_trees
 from tests.pipelines.layout_trees import LAYOUT_TREES
 
 TREES = {
+    "forensynths": "forensynths",
     "rine": "forensynths",
     "ufd": "forensynths",
     "synthbuster": "synthbuster",
@@ -158,10 +159,14 @@ def test_data_sets_may_lie_in_folders_of_their_own(trees, tmp_path):
     recipe = small(read_recipe("ufd/linear"))
     moved = tmp_path / "elsewhere"
     moved.symlink_to(trees / "forensynths")
-    roots = {"ufd/train": trees / "forensynths", "ufd/tests": moved / "test"}
+    roots = {"": trees / "forensynths", "ufd/tests": moved / "test"}
     result = run_recipe(recipe, tiny(tmp_path / "out", roots))
     assert result.report.is_file()
-    assert {p.name for p in (tmp_path / "out" / "images").iterdir()} == {"ufd-train", "ufd-tests"}
+    assert {p.name for p in (tmp_path / "out" / "images").iterdir()} == {
+        "ufd-train",
+        "forensynths-train",
+        "ufd-tests",
+    }
 
 
 @pytest.mark.slow
