@@ -55,6 +55,8 @@ def main() -> None:
     parser.add_argument("--rine-batch", type=int, default=BATCH)
     parser.add_argument("--clare-batch", type=int, default=16)
     parser.add_argument("--singles", action="store_true", help="also train RINE's 48 one by one")
+    parser.add_argument("--sd", default="random:sd21")
+    parser.add_argument("--clip", default="random:ViT-L-14")
     parser.add_argument("--pixels-batch", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="for the stores; default: a temporary one")
     given = parser.parse_args()
@@ -128,26 +130,31 @@ def pixels(given: argparse.Namespace, folder: Path) -> None:
 
     n = given.pixels_batch
     backbones = load_backbones(
-        sd="random:sd21", clip="random:ViT-L-14", features=[s.name for s in CLARE_ARRAYS],
+        sd=given.sd, clip=given.clip, features=[s.name for s in CLARE_ARRAYS],
         device=given.device,
     )  # fmt: skip
     text = _text_tower(given.device)
     pictures = np.random.default_rng(0).integers(0, 256, (n, 256, 256, 3), dtype=np.uint8)
     ids = [ImageId(f"{number:064x}") for number in range(n)]
-    labels = torch.arange(n, device=given.device) % 2
-    shapes = {spec.name: spec.shape for spec in CLARE_ARRAYS}
-    print(f"CLaRE, a training step from pictures (batch {n}, ViT-L/14 and Stable Diffusion 2.1 of "
-          f"random weights once an image, two padded prompts of 77 tokens) and from the cache "
-          f"(batch {given.clare_batch}), seconds an image")  # fmt: skip
+    wanted = [spec.name for spec in CLARE_ARRAYS]
+    print(f"CLaRE, a training step of {given.clare_batch} images, seconds an image: from pictures "
+          f"({given.clip} and {given.sd} look at each once, {n} at a time; two padded prompts of "
+          "77 tokens) and from the cache")  # fmt: skip
     began = time.perf_counter()
     rows: dict[str, torch.Tensor] = {}
     for backbone in backbones:
         batch = np.stack([backbone.preprocess(picture) for picture in pictures])
-        wanted = [spec.name for spec in backbone.arrays if spec.name in shapes]
-        made = backbone(batch, ids, wanted)
+        asked = [spec.name for spec in backbone.arrays if spec.name in wanted]
+        made = backbone(batch, ids, asked)
         rows |= {k: torch.as_tensor(np.asarray(v), device=given.device) for k, v in made.items()}
     looking = (time.perf_counter() - began) / n
     del backbones
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in rows.items()}
+    features = {
+        name: torch.rand(given.clare_batch, *shape, device=given.device)
+        for name, shape in shapes.items()
+    }
+    labels = torch.arange(given.clare_batch, device=given.device) % 2
     print(f"  looking at a picture: {looking:.2f} s")
     for prompts, target in (("cocoop", 60), ("coop", 1000)):
         head = build_head("clare", shapes=shapes, text=text, prompts=prompts).to(given.device)
@@ -155,8 +162,8 @@ def pixels(given: argparse.Namespace, folder: Path) -> None:
         # The published code forms both prompts of a batch's images with CoCoOp, of a batch with
         # CoOp: as here.
         began = time.perf_counter()
-        F.cross_entropy(plain_logits(head, rows), labels).backward()
-        plain = (time.perf_counter() - began) / n
+        F.cross_entropy(plain_logits(head, features), labels).backward()
+        plain = (time.perf_counter() - began) / given.clare_batch
         timing = time_steps(
             [Member(prompts, head, OptimiserConfig(optimiser="sgd", lr=2e-3))],
             shapes, batch_size=given.clare_batch, device=given.device,
