@@ -63,6 +63,8 @@ def _bar_updater(bar: Progress) -> OnProgress:
             tasks[step.what] = bar.add_task(
                 step.what, total=step.total, unit=step.unit, note=step.note
             )
+        if step.done < bar.tasks[bar.task_ids.index(tasks[step.what])].completed:
+            bar.reset(tasks[step.what])  # the same work begins again, on something else
         # rich leaves the first update out of its speed, as `_line_printer` does.
         bar.update(tasks[step.what], completed=step.done, total=step.total, note=step.note)
 
@@ -72,9 +74,13 @@ def _bar_updater(bar: Progress) -> OnProgress:
 def _line_printer() -> OnProgress:
     started: dict[str, tuple[float, int]] = {}
     printed: dict[str, float] = {}
+    last: dict[str, int] = {}
 
     def on_line(step: Step) -> None:
         now = time.monotonic()
+        if step.done < last.get(step.what, 0):
+            del started[step.what]  # the same work begins again, on something else
+        last[step.what] = step.done
         # The clock starts with the first report, so what that one brings was not timed.
         began, untimed = started.setdefault(step.what, (now, step.done))
         due = now - printed.get(step.what, now - SECONDS_BETWEEN_LINES) >= SECONDS_BETWEEN_LINES

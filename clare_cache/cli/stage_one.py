@@ -153,6 +153,7 @@ def extract(
         "decode_in": decode_in,
         "block_rows": block_rows,
         "retry_failed": retry_failed,
+        "codec": _codecs(codec),
     }
     rows = Manifest.read(manifest)
     if dry_run:
@@ -164,7 +165,6 @@ def extract(
             store,
             **asked,
             from_latents=from_latents,
-            codec=_codecs(codec),
             compiled=compiled,
             cluster=cluster,
             dask=dask,

@@ -22,7 +22,7 @@ from clare_cache.fingerprint import DIGEST_CHARS, fingerprint
 from clare_cache.store.codecs import NONE, codec_of
 from clare_cache.types import ArraySpec, ImageId
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 BLOCK_ROWS = 256
 """Rows that are extracted, written and committed together: the work that a crash can cost."""

@@ -18,6 +18,7 @@ from clare_cache.images import find_view
 from clare_cache.manifest import Manifest
 from clare_cache.seeds import generator_for
 from clare_cache.store import Store, open_place, open_store
+from clare_cache.store.codecs import NONE, codec_of, codecs_by_array
 from clare_cache.store.schema import STORE_FILE
 from clare_cache.types import CLEAN, ImageId, OnProgress, Progress, ignore_progress
 from clare_cache.workflow.features import backbone_spec, paths_by_image
@@ -134,6 +135,7 @@ def make_estimate(
     block_rows: int | None = None,
     retry_failed: bool = False,
     device: str = "auto",
+    codec: str | Mapping[str, str] | None = None,
     n_sample: int = 0,
     on_progress: OnProgress = ignore_progress,
 ) -> Estimate:
@@ -143,10 +145,12 @@ def make_estimate(
     removed again. Images that lack different arrays are measured apart.
     """
     made, here = describe(backbones), str(pick_device(device))
+    asked = {name: made[name] for name in features}
+    codecs = codecs_by_array(codec, features)
     plan = forecast(
         store,
         images.keys(),
-        arrays=[made[name].spec for name in features],
+        arrays=[codec_of(codecs.get(name, NONE)).stored(one.spec) for name, one in asked.items()],
         views=views,
         block_rows=block_rows,
         retry_failed=retry_failed,
@@ -163,6 +167,7 @@ def make_estimate(
             batch_size=batch_size,
             workers=workers,
             decode_in=decode_in,
+            codecs=codecs,
         )
         for pattern, lacking in _patterns(plan)[: MAX_PATTERNS if n_sample else 0]
     )
@@ -175,20 +180,24 @@ def make_estimate(
         device=here,
         measured=measured,
         seconds=_seconds(len(plan.images), measured),
-        mismatches=() if store is None else tuple(_mismatches(store, made, features, views)),
+        mismatches=() if store is None else tuple(_mismatches(store, asked, views, codecs)),
     )
 
 
 def _mismatches(
-    store: Store, made: Mapping[str, Described], features: Sequence[str], views: Sequence[str]
+    store: Store,
+    asked: Mapping[str, Described],
+    views: Sequence[str],
+    codecs: Mapping[str, str],
 ) -> list[str]:
     found = []
     for view in map(find_view, views):
-        for name in features:
+        for name, array in asked.items():
             key = f"{view.name}/{name}"
             if key in store:
-                asked = {**made[name].declared, **view.declared()}
-                found += [f"{key}: {p}" for p in differences(asked, store[key].declared)]
+                lossy = codec_of(codecs.get(name, store[key].entry.codec)).declared
+                inputs = {**array.declared, **view.declared(), **lossy}
+                found += [f"{key}: {p}" for p in differences(inputs, store[key].declared)]
     return found
 
 
@@ -221,9 +230,11 @@ def _measure(
     n_todo: int,
     device: str,
     on_progress: OnProgress,
+    codecs: Mapping[str, str],
     **options: Any,
 ) -> Measured:
     features, views = pattern
+    codec = {name: spelling for name, spelling in codecs.items() if name in features}
     size = WARM_UP if options["batch_size"] == "auto" else options["batch_size"]
     if not device.startswith("cuda"):
         size = 1
@@ -235,6 +246,7 @@ def _measure(
                 shown,
                 features=features,
                 views=views,
+                codec=codec,
                 on_progress=partial(_renamed, name, on_progress),
                 **options,
             )

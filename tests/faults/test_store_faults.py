@@ -215,12 +215,12 @@ def test_a_file_is_no_place_for_a_store(tmp_path):
     assert path.read_bytes() == b"x"
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_other_format_versions_are_refused(tmp_path, version):
     make_store(tmp_path)
     edit_store_json(tmp_path, lambda value: value.update(format_version=version))
     for act in (open_store, create_store, StoreWriter):
-        with pytest.raises(StoreError, match="format version 1 is understood, found"):
+        with pytest.raises(StoreError, match="format version 2 is understood, found"):
             act(tmp_path)
 
 
@@ -243,8 +243,8 @@ def edit_store_json(path: Path, edit) -> None:
     ("name", "content"),
     [
         ("store.json", b""),
-        ("store.json", b'{"format_version": 1'),
-        ("store.json", b'{"format_version": 1}'),
+        ("store.json", b'{"format_version": 2'),
+        ("store.json", b'{"format_version": 2}'),
         ("store.json", b"\xff\xfe"),
         ("index.parquet", b""),
         ("index.parquet", b"PAR1 and no more"),

@@ -116,9 +116,9 @@ def rewrite(path, edit):
 
 
 def test_another_format_version(store):
-    rewrite(store.place.root / "store.json", lambda value: value.update(format_version=2))
+    rewrite(store.place.root / "store.json", lambda value: value.update(format_version=3))
     assert message_of(StoreError, lambda: open_store(store.place.root)) == (
-        f"store {store.place}: format version 1 is understood, found 2 in store.json. "
+        f"store {store.place}: format version 2 is understood, found 3 in store.json. "
         "Install the clare-cache release that wrote it, or extract again."
     )
 

@@ -97,6 +97,25 @@ def test_the_bar_leaves_out_of_the_rate_what_came_before_the_clock():
     assert bar.tasks[0].time_remaining == 20
 
 
+def test_work_that_begins_again_under_its_name_has_a_rate_of_its_own(capsys, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    on_line = progress._line_printer()
+    bar = progress._bar()
+    bar.get_time = clock
+    on_terminal = progress._bar_updater(bar)
+    for done in (10, 110, 4, 24):
+        step = Progress(what="read", done=done, total=124, unit="image")
+        on_line(step)
+        on_terminal(step)
+        clock.now += 20
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "read: 110/124 images, 5.0/s, ETA 3 s"
+    assert lines[-1] == "read: 24/124 images, 1.0/s, ETA 100 s"
+    assert not any("-" in line for line in lines)
+    assert bar.tasks[0].speed == 1.0
+
+
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
     """One good image, one that is none, and one broken link."""

@@ -10,6 +10,7 @@ from clare_cache.extraction.forecast import forecast
 from clare_cache.extraction.work import LoadedBackbones
 from clare_cache.store import open_store
 from clare_cache.workflow.estimate import make_estimate
+from clare_cache.workflow.features import backbone_spec
 from tests.fake_backbone import GRID, MEAN, FakeBackbone, bytes_below, make_image, write_images
 
 ARRAYS = {"mean": MEAN, "grid": GRID}
@@ -167,6 +168,49 @@ def test_other_inputs_than_the_stores_are_told(store, root):
         views=["clean"],
     )
     assert found.mismatches == ("clean/mean: factor: asked 3.0, found 1.0",)
+
+
+def test_a_lossy_codec_is_the_stores_own_unless_another_is_asked_for(store, root):
+    images = write_images(root, 3)
+    extract(store, images, root, features=["mean"], codec="bitround:5")
+
+    def mismatches(codec):
+        return make_estimate(
+            open_store(store),
+            images,
+            root=root,
+            backbones=LoadedBackbones([FakeBackbone()]),
+            features=["mean"],
+            views=["clean"],
+            codec=codec,
+        ).mismatches
+
+    assert mismatches(None) == mismatches("bitround:5") == ()
+    assert mismatches("none") == ('clean/mean: codec: asked nothing, found "bitround:5"',)
+
+
+def test_packed_rows_are_forecast_as_they_are_stored(tmp_path):
+    found = make_estimate(
+        None,
+        dict(write_images(tmp_path / "images", 2)),
+        root=tmp_path / "images",
+        backbones=backbone_spec(
+            features=["clip_patch_tokens"],
+            views=["clean"],
+            sd=None,
+            clip="tiny",
+            error_map=None,
+            image_tower=None,
+            device="cpu",
+        ),
+        features=["clip_patch_tokens"],
+        views=["clean"],
+        codec="int8",
+    )
+    (one,) = found.arrays
+    n_tokens, width = 256, 64
+    assert one.row_nbytes < 2 * n_tokens * width
+    assert found.nbytes == 2 * one.row_nbytes
 
 
 def test_the_commands(tmp_path, command):
