@@ -262,14 +262,14 @@ class _VmapOnly(torch.autograd.Function):
 
     @staticmethod
     def forward(*given: Any) -> Tensor:
-        raise NotImplementedError("used within vmap alone")
+        raise RuntimeError("a function of vmap was called outside it")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        raise NotImplementedError("used within vmap alone")
+        raise RuntimeError("a function of vmap was called outside it")
 
 
 class _StackedDropout(_VmapOnly):

@@ -106,8 +106,7 @@ def run_recipe(
             runs += done
             new += made
     with _timed("evaluate", seconds):
-        for run in runs:
-            _evaluate(recipe, settings, run, on_step)
+        _evaluate(recipe, settings, runs, on_step)
     with _timed("report", seconds):
         notes = settings.notes or _stand_ins(recipe, settings)
         page = settings.out / "report.html"
@@ -301,16 +300,22 @@ def _train(
 
 
 def _evaluate(
-    recipe: Recipe, settings: Settings, run: Path, on_step: Callable[[str], None]
+    recipe: Recipe, settings: Settings, runs: Sequence[Path], on_step: Callable[[str], None]
 ) -> None:
-    name = run.relative_to(settings.out / "runs")
-    if is_evaluated(run, splits=recipe.evaluate.splits, views=_views(recipe)):
-        on_step(f"evaluate {name}: was there")
-        return
-    if not (run / "config.json").is_file():
-        raise TrainError(f"run {run}: expected a trained head, found none. Run again.")
-    evaluate([run], views=_views(recipe), clip=settings.clip, device=settings.device)
-    on_step(f"evaluate {name}: scored now")
+    """Score all runs that have no scores of their own, together: each view is read once."""
+    names = {run: str(run.relative_to(settings.out / "runs")) for run in runs}
+    if untrained := [name for run, name in names.items() if not (run / "config.json").is_file()]:
+        raise TrainError(
+            f"run {settings.out}: expected trained heads, found none in {', '.join(untrained)}. "
+            "Run again."
+        )
+    splits, views = recipe.evaluate.splits, _views(recipe)
+    due = [run for run in runs if not is_evaluated(run, splits=splits, views=views)]
+    if there := [name for run, name in names.items() if run not in due]:
+        on_step(f"evaluate: {', '.join(there)} was there")
+    if due:
+        on_step(f"evaluate: {', '.join(names[run] for run in due)}")
+        evaluate(due, views=views, clip=settings.clip, device=settings.device)
 
 
 def _views(recipe: Recipe) -> list[str]:

@@ -102,7 +102,7 @@ def test_what_is_there_is_not_done_again_and_what_changed_is(trees, tmp_path):
         "manifest rine/tests",
         "extract clean",
         "train",
-        "evaluate rine-2class",
+        "evaluate",
     ]
     assert sum("was there" in line for line in lines) == 4
     assert "96 were there, 0 extracted now" in lines[2]
