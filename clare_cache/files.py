@@ -5,12 +5,10 @@ import json
 import os
 import tarfile
 import uuid
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 ATTEMPTS = 5
 """So often a file is written whose partial another process sweeps away before it is renamed."""
@@ -96,24 +94,6 @@ def json_bytes(value: Any) -> bytes:
 def read_json(path: Path) -> Any:
     """The value that a JSON file holds."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def read_yaml(path: Path) -> Any:
-    """The value that a YAML file holds; a repeated key raises yaml.YAMLError, as YAML has it."""
-    return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)  # rule-ok: SafeLoader
-
-
-class _EachKeyOnce(yaml.SafeLoader):
-    """PyYAML alone would silently take the last of repeated keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value]
-        for number, (key, _) in enumerate(node.value):
-            if key.value in keys[:number]:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key.value} twice", problem_mark=key.start_mark
-                )
-        return super().construct_mapping(node, deep)
 
 
 def flush(path: Path) -> None:

@@ -7,7 +7,6 @@ the place in the file.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -16,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.errors import ClareCacheError, RecipeError, raise_faults
-from clare_cache.files import read_yaml
 from clare_cache.published.expectation import Expectation
 from clare_cache.sweep import Choose, expand, parse_change
 from clare_cache.train.config import OptimiserConfig, TrainConfig
+from clare_cache.yaml_files import faults_of, read_yaml, shipped
 
 RECIPES_FOLDER = "pipelines"
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -227,8 +226,8 @@ class Recipe(_Section):
             ]  # fmt: skip
             return self.with_heads(heads).model_copy(update={"train": changed(self.train)})
         except ValidationError as error:
-            faults = [f"{fault['loc'][0]}: {_spoken(fault)}" for fault in error.errors()]
-            raise_faults(RecipeError, f"recipe {self.about.title}", faults)
+            asked_of = f"recipe {self.about.title}"
+            raise_faults(RecipeError, asked_of, faults_of(error, whole="train"))
             raise
 
     def with_heads(self, heads: Sequence[HeadSection]) -> "Recipe":
@@ -315,11 +314,7 @@ def parse_recipe(
     try:
         return Recipe.model_validate(expanded)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {_spoken(fault)}"
-            for fault in error.errors()
-        ]
-        raise_faults(RecipeError, f"recipe {where}", faults)
+        raise_faults(RecipeError, f"recipe {where}", faults_of(error, whole="recipe"))
         raise
 
 
@@ -338,25 +333,7 @@ def find_recipe(name: str | Path) -> Path:
 
 def shipped_recipes() -> dict[str, Path]:
     """Recipes by name, e.g. `demo/tiny`: from the wheel, or the checkout it is installed from."""
-    package = Path(str(files("clare_cache")))
-    for folder in (package / RECIPES_FOLDER, package.parent / RECIPES_FOLDER):
-        if folder.is_dir():
-            return {
-                path.relative_to(folder).with_suffix("").as_posix(): path
-                for path in sorted(folder.rglob("*.yaml"))
-            }
-    return {}
-
-
-def _spoken(fault: Mapping[str, Any]) -> str:
-    if fault["type"] == "extra_forbidden":
-        return "unknown key; remove it or correct its spelling"
-    if fault["type"] == "missing":
-        return "required, found nothing"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] == "value_error":
-        return "; ".join(line.strip().removeprefix("- ") for line in message.splitlines())
-    return f"{message}, found {fault['input']!r}"
+    return shipped(RECIPES_FOLDER)
 
 
 def _closed_record(kind: type, value: Any) -> Any:

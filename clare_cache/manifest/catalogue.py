@@ -6,7 +6,6 @@ its images are meant, and how many there should be. It holds no list of images.
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -14,9 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from clare_cache.errors import ManifestError, raise_faults
-from clare_cache.files import read_yaml
 from clare_cache.manifest.layouts import LAYOUTS, PICKS, Entry, Options
 from clare_cache.types import FAKE, REAL
+from clare_cache.yaml_files import faults_of, read_yaml, shipped
 
 MANIFESTS_FOLDER = "manifests"
 LABELS = {"real": REAL, "fake": FAKE}
@@ -184,11 +183,7 @@ def read_data_set(name: str | Path) -> DataSet:
     try:
         return DataSet.model_validate(value)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'data set'}: {_spoken(fault)}"
-            for fault in error.errors()
-        ]
-        raise_faults(ManifestError, f"data set {path}", faults)
+        raise_faults(ManifestError, f"data set {path}", faults_of(error, whole="data set"))
         raise
 
 
@@ -208,20 +203,4 @@ def find_data_set(name: str | Path) -> Path:
 
 def shipped_data_sets() -> dict[str, Path]:
     """Data sets by name, e.g. `rine/tests`: from the wheel, or the checkout it comes from."""
-    package = Path(str(files("clare_cache")))
-    for folder in (package / MANIFESTS_FOLDER, package.parent / MANIFESTS_FOLDER):
-        if folder.is_dir():
-            return {
-                path.relative_to(folder).with_suffix("").as_posix(): path
-                for path in sorted(folder.rglob("*.yaml"))
-            }
-    return {}
-
-
-def _spoken(fault: Mapping[str, Any]) -> str:
-    if fault["type"] == "extra_forbidden":
-        return "unknown key; remove it or correct its spelling"
-    if fault["type"] == "missing":
-        return "required, found nothing"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    return message if fault["type"] == "value_error" else f"{message}, found {fault['input']!r}"
+    return shipped(MANIFESTS_FOLDER)
