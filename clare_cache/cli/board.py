@@ -70,14 +70,14 @@ def show_board(out: Path) -> None:
         say(f"{out / str(row['label'])}: stopped early, {row['note']}")
 
 
-def show_chosen(out: Path, *, clip: str | None, device: str) -> None:
-    """Test numbers of the best configuration on validation, over its seeds."""
+def show_chosen(out: Path, *, clip: str | None, device: str) -> bool:
+    """Test numbers of the best configuration on validation, over its seeds; False without any."""
     from clare_cache.workflow.leaders import score_chosen
 
     table = score_chosen(out, clip=clip, device=device)
     if table is None:
         print_result("no test split of the recipe is in the manifest: no test numbers")
-        return
+        return False
     rows = [
         [
             f"{row['split']}, {row['view']}, {row['generator']}",
@@ -91,6 +91,7 @@ def show_chosen(out: Path, *, clip: str | None, device: str) -> None:
     print_table(
         ["test set", "AP", "AUC", "accuracy"], rows, title="test numbers of the first rank alone"
     )
+    return True
 
 
 def _mean(mean: float, deviation: float, n: int) -> str:

@@ -124,9 +124,12 @@ def train_head(
             show_board(out)
         raise
     show_board(out)
-    if any(section.settings for section in asked.head):
-        show_chosen(out, clip=clip, device=device)
-    print_result(f"next: clare-cache evaluate {out}")
+    swept = any(section.settings for section in asked.head)
+    if swept and show_chosen(out, clip=clip, device=device):
+        # Not `evaluate`: it would show every member's test numbers, and tempt to choose by them.
+        print_result(f"next: clare-cache report {out} -o report.html")
+    else:
+        print_result(f"next: clare-cache evaluate {out}")
 
 
 def evaluate(

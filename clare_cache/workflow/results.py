@@ -101,6 +101,7 @@ def evaluate(
             for part, only in parts
             for view in only or views or views_with(opened, head.needs) or [CLEAN]
         ]
+        _refuse_views(run, views or [], views_with(opened, head.needs), opened)
         for view in dict.fromkeys(view for _, view in shown):
             check_features(config, features_found(opened, head.needs, view))
         asked.append(Scoring(run, head, opened, shown))
@@ -140,6 +141,21 @@ def _parts(
     tested = tested[~tested["path"].isin(held_out.rows["path"])]
     parts: list[tuple[Manifest, list[str] | None]] = [(held_out, [CLEAN])]
     return [*parts, (Manifest.from_rows(tested), None)] if len(tested) else parts
+
+
+def _refuse_views(run: Path, asked: Sequence[str], there: Sequence[str], store: Store) -> None:
+    """Raises ReportError for views of which the store lacks an array that the head needs."""
+    raise_faults(
+        ReportError,
+        f"run {run}: evaluate",
+        [
+            f"view {view}: {store.place} has not all arrays that the head needs in it, "
+            f"found {', '.join(there) or 'none'}"
+            for view in asked
+            if view not in there
+        ],
+        advice="Extract the view (`clare-cache extract --views`), or correct --view.",
+    )
 
 
 def _named(splits: set[str]) -> str:

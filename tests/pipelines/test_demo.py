@@ -306,6 +306,18 @@ def test_a_mistyped_split_is_refused_before_anything_is_written(demo, tmp_path):
     assert (run / "predictions.parquet").read_bytes() == before
 
 
+def test_a_view_that_the_store_lacks_is_named_with_those_that_it_has(demo, tmp_path):
+    run = copy_run(demo, tmp_path)
+    with pytest.raises(ReportError) as caught:
+        evaluate([run], views=["clean", "jpeg-q11"], device="cpu")
+    assert str(caught.value) == (
+        f"run {run}: evaluate: 1 fault\n"
+        f"  - view jpeg-q11: {demo.store} has not all arrays that the head needs in it, "
+        "found clean\n"
+        "Extract the view (`clare-cache extract --views`), or correct --view."
+    )
+
+
 @pytest.mark.parametrize("name", ["val", "validation", "valid"])
 def test_a_validation_split_is_used_and_must_not_leak(demo, small_recipe, tmp_path, name):
     from clare_cache.errors import TrainError

@@ -77,6 +77,8 @@ def test_a_sweep_ends_with_a_ranking_and_the_test_numbers_of_the_first(place, co
     scored = {path.parent.name for path in (place / "runs").glob("*/metrics.json")}
     assert scored == set(board.loc[board["rank"] == 1, "label"])
     assert "test numbers of the first rank alone" in done.out
+    # `evaluate` would look at the test images with every member.
+    assert done.out.splitlines()[-1] == "next: clare-cache report runs -o report.html"
     assert (place / "runs/leaderboard.parquet").is_file()
     assert not (place / "runs/.training").exists()
 
