@@ -15,6 +15,9 @@ THREADS = 2
 """Per worker: one writes a block while the other computes the next; `BlockWork` never lets two
 compute at once."""
 
+INTERRUPTS = "clare_cache.extraction.interrupts"
+"""What worker processes of this machine load first."""
+
 SLURM_KEYS = {
     "jobs": "number of jobs, one worker each",
     "cores": "cores per job",
@@ -80,6 +83,7 @@ def _local(n_workers: int) -> Any:
         processes=True,
         dashboard_address="127.0.0.1:0",
         env={"OMP_NUM_THREADS": str(threads)},
+        preload=[INTERRUPTS],
     )
 
 
@@ -97,7 +101,11 @@ def _cuda() -> Any:
     workers = {
         number: {
             "cls": Nanny,
-            "options": {"nthreads": THREADS, "env": {"CUDA_VISIBLE_DEVICES": names[number]}},
+            "options": {
+                "nthreads": THREADS,
+                "env": {"CUDA_VISIBLE_DEVICES": names[number]},
+                "preload": [INTERRUPTS],
+            },
         }
         for number in range(n_gpus)
     }

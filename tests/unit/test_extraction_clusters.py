@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 
 import pytest
 
@@ -54,6 +55,11 @@ def test_a_running_scheduler_is_used():
     ):
         assert isinstance(executor, OnDask)
         assert executor.call(divmod, 7, 2) == (3, 1)
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_local_workers():
+    with open_executor(cluster="local:1") as executor:
+        assert executor.call(signal.getsignal, signal.SIGINT) == signal.SIG_IGN
 
 
 def test_a_slurm_file_passes_its_lines_through(tmp_path):
