@@ -28,6 +28,7 @@ from clare_cache.report.runs import (
     is_unseen,
     judged_splits_of,
     read_runs,
+    tag_of,
     views_of,
 )
 from clare_cache.report.sweeps import describe_sweeps
@@ -154,7 +155,7 @@ def _summarise(runs: Sequence[ReportedRun]) -> str:
     kinds = "1 generator" if n_generators == 1 else f"{n_generators} generators"
     n_unseen = sum(is_unseen(runs, (split, view, *key)) for key in places)
     if 0 < n_unseen < n_generators:
-        kinds += f", {n_unseen} of them unseen in training"
+        kinds += f", {n_unseen} of them unseen"
     sentences = [
         f"{heads} scored on {row['n_asked']:,} images of the {split} split: real ones and fakes "
         f"from {kinds}."
@@ -228,7 +229,7 @@ def _curves(
     if not rows:
         return None
     title = "All generators" if place[3] == ALL else place[3]
-    tag = "" if place[3] == ALL else "unseen" if is_unseen(runs, place) else "seen in training"
+    tag = "" if place[3] == ALL else tag_of(runs, place)
     roc, pr = (
         Panel(
             svg=draw(shown, name=f"{name}-{key}"),

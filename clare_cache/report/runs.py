@@ -146,6 +146,9 @@ def judged_splits_of(runs: Sequence[ReportedRun]) -> list[str]:
     return kept or splits[-1:]
 
 
+UNSEEN = "unseen"
+
+
 def generators_of(runs: Iterable[ReportedRun], split: str, view: str) -> list[tuple[str, str]]:
     """(source, generator) of every generator's row, unseen generators first, then by name."""
     runs = list(runs)
@@ -157,9 +160,27 @@ def generators_of(runs: Iterable[ReportedRun], split: str, view: str) -> list[tu
 
 
 def is_unseen(runs: Iterable[ReportedRun], place: Place) -> bool:
-    """Whether no run was trained on the generator of this row."""
-    rows = [run.rows[place] for run in runs if place in run.rows]
-    return not any(row["seen_in_training"] for row in rows)
+    """Whether no run was trained or validated on the generator of this row."""
+    return tag_of(runs, place) == UNSEEN
+
+
+def tag_of(runs: Iterable[ReportedRun], place: Place) -> str:
+    """What the runs have met of the generator of this row before testing.
+
+    A generator that was held out for validation chose epoch and threshold: it is not unseen.
+    """
+    runs = list(runs)
+    if any(run.rows[place]["seen_in_training"] for run in runs if place in run.rows):
+        return "seen in training"
+    validated = {
+        key[3]
+        for run in runs
+        # In another manifest a validation split is a test set like any other.
+        if run.evaluated_on["manifest_fingerprint"] == run.config.get("manifest_fingerprint")
+        for key in run.rows
+        if key[0] in VALIDATION
+    }
+    return "seen in validation" if place[3] in validated else UNSEEN
 
 
 def _place(row: Row) -> Place:

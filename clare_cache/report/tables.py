@@ -12,8 +12,8 @@ from clare_cache.report.runs import (
     Row,
     first_view_of,
     generators_of,
-    is_unseen,
     judged_splits_of,
+    tag_of,
     views_of,
 )
 
@@ -273,12 +273,11 @@ def _generator_titles(
     several = len({source for source, _ in places}) > 1
     titles = {(ALL, ALL): Cell("All generators", numeric=False)}
     for source, generator in places:
-        unseen = is_unseen(runs, (split, view, source, generator))
         titles[source, generator] = Cell(
             generator,
             source if several else "",
             numeric=False,
-            tag="unseen" if unseen else "seen in training",
+            tag=tag_of(runs, (split, view, source, generator)),
         )
     return titles
 

@@ -7,6 +7,7 @@ import struct
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from clare_cache.published.expectation import Expectation
 from clare_cache.report import Picture, beside, build_report, figures, label_runs
 from clare_cache.report import page as page_module
 from clare_cache.report.pictures import as_url, draw_strip
+from clare_cache.report.runs import generators_of, tag_of
 
 GENERATORS = {"real": 0, "StyleGAN2": 1, "Midjourney": 1}
 
@@ -195,7 +197,7 @@ def test_notes_and_summary_come_first(page: str) -> None:
     assert "Tiny random backbones: the numbers mean nothing." in header
     assert (
         "2 heads were scored on 48 images of the test split: real ones and fakes from 2 "
-        "generators, 1 of them unseen in training. On validation RINE ranks first" in header
+        "generators, 1 of them unseen. On validation RINE ranks first" in header
     )
 
 
@@ -215,6 +217,22 @@ def test_generators_have_intervals_coverage_and_their_place_in_training(page: st
     assert "Some intervals come from only 16 groups of images and are rough." in text
     assert "Oracle: threshold looked at test labels" in text
     assert "jpeg-q50" in text
+
+
+def test_a_generator_that_chose_the_threshold_is_not_unseen() -> None:
+    """`validate_on: held-out-generator` trains on no fake of it, and chooses by its fakes."""
+    rows = {
+        (split, "clean", "faces", name): {"seen_in_training": name == "GAN"}
+        for split, name in [("val", "Flux"), ("test", "Flux"), ("test", "GAN"), ("test", "SDXL")]
+    }
+    origin = {"store": "s", "manifest": "m", "manifest_fingerprint": "f"}
+    runs = [SimpleNamespace(rows=rows, config=origin, evaluated_on=origin)]
+    tags = {place[3]: tag_of(runs, place) for place in rows if place[0] == "test"}
+    assert tags == {"Flux": "seen in validation", "GAN": "seen in training", "SDXL": "unseen"}
+    assert generators_of(runs, "test", "clean")[0] == ("faces", "SDXL")
+    elsewhere = {**origin, "manifest_fingerprint": "g"}
+    runs = [SimpleNamespace(rows=rows, config=origin, evaluated_on=elsewhere)]
+    assert tag_of(runs, ("val", "clean", "faces", "Flux")) == "unseen"
 
 
 def test_published_numbers_stand_beside_the_measured(page: str) -> None:
