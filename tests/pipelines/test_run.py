@@ -27,8 +27,9 @@ TREES = {
 }
 DEFAULT = ("rine/latent-diffusion",)
 OF_PAPERS = [name for name in shipped_recipes() if read_recipe(name).manifest.train]
+RESNET = "random:RN50-quickgelu"
 NEEDS_RESNET = ("lare2/genimage-sd15", "lare2/genimage-matrix")
-"""Recipes that read a CLIP ResNet's layer; no tiny one ships."""
+"""Recipes that read a CLIP ResNet's layer; no tiny one ships, so it has its full size."""
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +46,8 @@ def roots_of(recipe: Recipe, trees: Path) -> dict[str, Path]:
     return {name: trees / tree for name, tree in of.items()}
 
 
-def tiny(out: Path, roots: dict[str, Path], **others: object) -> Settings:
-    return Settings(out=out, roots=roots, sd="tiny", clip="tiny", device="cpu", **others)
+def tiny(out: Path, roots: dict[str, Path], clip: str = "tiny", **others: object) -> Settings:
+    return Settings(out=out, roots=roots, sd="tiny", clip=clip, device="cpu", **others)
 
 
 def small(recipe: Recipe) -> Recipe:
@@ -64,15 +65,17 @@ def small(recipe: Recipe) -> Recipe:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n in DEFAULT else pytest.mark.slow)
-     for n in OF_PAPERS if n not in NEEDS_RESNET],
+    [pytest.param(n, marks=() if n in DEFAULT else pytest.mark.slow) for n in OF_PAPERS],
 )  # fmt: skip
 def test_a_recipe_runs_on_a_small_tree_of_its_data_sets(name, trees, tmp_path):
     recipe = small(read_recipe(name))
-    result = run_recipe(recipe, tiny(tmp_path, roots_of(recipe, trees)))
-    assert [run.name for run in result.runs] == [head.label for head in recipe.head]
+    clip = RESNET if name in NEEDS_RESNET else "tiny"
+    result = run_recipe(recipe, tiny(tmp_path, roots_of(recipe, trees), clip))
+    n_trainings = 8 if recipe.manifest.protocol == "genimage" else 1
+    assert [run.name for run in result.runs] == n_trainings * [head.label for head in recipe.head]
     page = result.report.read_text()
-    assert "The features come from random weights (tiny)" in page
+    weights = ", ".join(sorted({clip, "tiny"}))
+    assert f"The features come from random weights ({weights})" in page
     for run in result.runs:
         table = read_json(run / "metrics.json")["table"]
         assert {row["split"] for row in table} >= {"test"}
