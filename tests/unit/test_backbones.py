@@ -1,18 +1,12 @@
 """The door to the backbones: what is loaded, and what is not."""
 
-import re
 import subprocess
 import sys
-from fnmatch import fnmatch
-from pathlib import Path
 
 import pytest
 import torch
 
 from clare_cache.backbones import ErrorMapConfig, backbone_of, load_backbones
-from clare_cache.backbones.clip_models import HUB_FILES
-from clare_cache.backbones.clip_training import CONFIG_FILE
-from clare_cache.backbones.diffusers_folder import FOLDER_FILES
 from clare_cache.backbones.numerics import float32_products, full_memory, seeded_init
 
 HEAVY = ("torch", "diffusers", "transformers", "open_clip", "PIL")
@@ -83,16 +77,3 @@ def test_seeded_init_repeats_itself_and_hides_itself():
             draws.append(torch.rand(2))
     assert torch.equal(draws[0], draws[1])
     assert torch.equal(torch.rand(2), expected)
-
-
-def test_the_readme_downloads_the_needed_files_and_no_others():
-    text = (Path(__file__).parents[2] / "README.md").read_text().replace("\\\n", " ")
-    diffusion, clip = (
-        re.sub(r"--local-dir \S+", "", line).split()[3:]
-        for line in re.findall(r"^hf download .*$", text, re.MULTILINE)
-    )
-    assert clip == [HUB_FILES[0], CONFIG_FILE]
-    for name in diffusion:
-        assert any(fnmatch(name, pattern) for pattern in FOLDER_FILES), name
-    for pattern in FOLDER_FILES:
-        assert any(fnmatch(name, pattern) for name in diffusion), pattern
