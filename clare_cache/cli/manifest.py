@@ -252,8 +252,16 @@ def split(
     shares = {k: v for k, v in {"train": train, "val": val, "test": test}.items() if v > 0}
     divided = split_by_group(Manifest.read(manifest), shares, seed=seed)
     divided.write(output)
-    counts = divided.rows["split"].value_counts()
+    rows = divided.rows
+    counts = rows["split"].value_counts()
     print_result(f"{output}: " + ", ".join(f"{k} {counts.get(k, 0)}" for k in shares))
+    there = set(zip(rows["split"], rows["generator"], strict=True))
+    for name in shares:
+        lacking = [g for g in sorted(rows["generator"].unique()) if (name, g) not in there]
+        if lacking:
+            say(
+                f"{name} has no image of {', '.join(lacking)}: another --seed may, with more groups"
+            )
 
 
 def _print_counts(counts: Sequence["Count"]) -> None:

@@ -151,3 +151,16 @@ def test_a_check_counts_one_image_and_one_fault_in_the_singular(faces):
     done = CliRunner().invoke(app, ["check", table, "--root", root])
     assert done.exit_code == 1
     assert done.stdout.endswith(f"{table}: 1 image, 1 fault\n")
+
+
+def test_a_split_says_which_generators_it_lacks(tmp_path):
+    table = {"image_id": [f"{n:064x}" for n in range(6)], "label": [0, 0, 0, 0, 0, 1]}
+    table |= {"path": [f"{n}.png" for n in range(6)], "generator": [*["real"] * 5, "gan"]}
+    pd.DataFrame(table).to_csv(tmp_path / "m.csv", index=False)
+    done = CliRunner().invoke(
+        app, ["split", str(tmp_path / "m.csv"), "-o", str(tmp_path / "s.csv")]
+    )
+    assert done.exit_code == 0, done.output
+    found = pd.read_csv(tmp_path / "s.csv").set_index("generator")["split"]
+    lacking = sorted({"train", "val", "test"} - {found["gan"]})
+    assert all(f"{name} has no image of gan" in done.output for name in lacking)
