@@ -169,7 +169,12 @@ def evaluate(
             [_score_row(row) for row in table.to_dict("records")],
             title=str(run),
         )
-    print_result("accuracy is at the threshold chosen on validation")
+    print_result("accuracy is at the threshold chosen on validation; for val itself that flatters")
+    if len(tables) > 1:
+        print_result(
+            "choose among heads by leaderboard.csv, on validation: the best of these would be an "
+            "oracle's choice"
+        )
 
 
 def predict(

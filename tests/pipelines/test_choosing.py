@@ -65,6 +65,12 @@ def test_a_held_out_generator_chooses_and_is_not_trained_on(run, place, command)
     assert config["train"]["n_validation_missing"] + config["train"]["n_missing"] == 3
     done = command("evaluate", "runs", folder=place)
     assert done.status == 0, done.err
+    assert done.out.endswith(
+        "choose among heads by leaderboard.csv, on validation: the best of these would be an "
+        "oracle's choice\n"
+    )
+    one = command("evaluate", "runs/linear", folder=place)
+    assert one.out.endswith("chosen on validation; for val itself that flatters\n")
     predictions = pd.read_parquet(run / "linear/predictions.parquet")
     chosen = predictions[(predictions["split"] == "val") & (predictions["label"] == 1)]
     assert set(chosen["generator"]) == {held_out}
