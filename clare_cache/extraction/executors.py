@@ -55,7 +55,8 @@ class InProcess:
     """One block after the other, here; a block is written while the next one is computed.
 
     Blocks are committed in order. What stops a run, an interrupt too, lets the write in progress
-    end first.
+    end first. What a file system refuses is tried three times, for one over a network may answer
+    again; another failure would be the same in this process, and stops the run at once.
     """
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -67,13 +68,23 @@ class InProcess:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="write") as writer:
             writing: Future[BlockReport] | None = None
             for block in blocks:
-                made = work.make(block, on_images)
+                made = _tried(partial(work.make, block, on_images))
                 if writing is not None:
                     yield _written(writing)
-                writing = writer.submit(work.commit, made)
+                writing = writer.submit(_tried, partial(work.commit, made))
                 del made  # the writer alone holds it: two blocks in memory, never three
             if writing is not None:
                 yield _written(writing)
+
+
+def _tried(act: Callable[[], Result]) -> Result:
+    """What `act` gives, tried so often as `ATTEMPTS` says where it raises OSError."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return act()
+        except OSError:
+            continue
+    return act()
 
 
 def _written(writing: Future[BlockReport]) -> BlockReport:

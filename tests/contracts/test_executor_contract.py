@@ -107,6 +107,27 @@ class TestInProcess(ExecutorContract):
     def make(self):
         return InProcess()
 
+    def test_what_a_file_system_refuses_is_tried_three_times_and_nothing_else(self, tmp_path):
+        for error, n_tries in ((OSError, 3), (Failing, 1)):
+            folder = tmp_path / error.__name__
+            folder.mkdir()
+            work = Noting(folder, {1: error})
+            with pytest.raises(error):
+                list(self.make().run(work, range(3)))
+            assert work.counts() == {0: 1, 1: n_tries}
+
+    def test_a_file_system_that_answers_again_stops_nothing(self, tmp_path, monkeypatch):
+        work, refusals = Noting(tmp_path), [OSError(), OSError()]
+        commit = work.commit
+
+        def refused_twice(block):
+            if refusals:
+                raise refusals.pop()
+            return commit(block)
+
+        monkeypatch.setattr(work, "commit", refused_twice)
+        assert [report.block for report in self.make().run(work, range(2))] == [0, 1]
+
     def test_blocks_come_in_order_and_one_is_written_while_the_next_is_made(self, tmp_path):
         work = Noting(tmp_path)
         for position, report in enumerate(self.make().run(work, range(3))):
