@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clare_cache.errors import StoreError, StoreMismatch
-from clare_cache.files import json_bytes
+from clare_cache.files import is_partial, json_bytes
 from clare_cache.fingerprint import differences
 from clare_cache.store.encode import encode_chunk
 from clare_cache.store.finite import are_finite
@@ -103,7 +103,8 @@ def _refuse_other_files(place: Place) -> None:
     # Without store.json, these are what an interrupted `create_store` leaves.
     begun = {INDEX_FILE, FEATURES_FOLDER, LOCK_FILE}
     try:
-        others = set(place.children()) - set(place.partials())
+        # One listing: what another process is making is gone by the next.
+        others = {name for name in place.children() if not is_partial(Path(name))}
     except NotADirectoryError:
         others = {str(place)}
     # A store that another process finished after this one looked for it is no other file.

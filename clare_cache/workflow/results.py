@@ -101,7 +101,7 @@ def evaluate(
             for part, only in parts
             for view in only or views or views_with(opened, head.needs) or [CLEAN]
         ]
-        _refuse_views(run, views or [], views_with(opened, head.needs), opened)
+        _refuse_views(run, views or [], views_with(opened, stored(head.needs)), opened)
         for view in dict.fromkeys(view for _, view in shown):
             check_features(config, features_found(opened, head.needs, view))
         asked.append(Scoring(run, head, opened, shown))

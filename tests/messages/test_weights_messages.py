@@ -29,7 +29,7 @@ def message(call, *args, **options) -> str:
 
 @pytest.fixture
 def online(monkeypatch):
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
 
 
@@ -56,7 +56,7 @@ def test_a_fetch_without_network(tmp_path, monkeypatch):
 
 
 def test_a_variable_unset_too_late(tmp_path, monkeypatch):
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert message(fetch_weights, tmp_path, sd="someone/model") == (
         "weights fetch --sd someone/model: expected to reach the hub, but HF_HUB_OFFLINE was set "
