@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clare_cache.backbones.frozen_linear import FrozenLinear
+
 QUICK = 1.702
 
 
@@ -36,24 +38,25 @@ class FrozenBlock:
         self._n_heads: int = block.attn.num_heads
         self._norm = FrozenNorm(block.ln_1, device)
         self._mlp_norm = FrozenNorm(block.ln_2, device)
-        self._project = (
-            block.attn.in_proj_weight.detach().to(device),
-            block.attn.in_proj_bias.detach().to(device),
-        )
-        self._out = frozen(block.attn.out_proj, device)
+        weight = block.attn.in_proj_weight.detach().to(device)
+        bias = block.attn.in_proj_bias.detach().to(device)
+        width = weight.shape[1]
+        self._query = FrozenLinear(weight[:width], bias[:width])
+        self._key_value = FrozenLinear(weight[width:], bias[width:])
+        self._out = FrozenLinear(*frozen(block.attn.out_proj, device))
         # The two activations that CLIP's own towers have.
         self._is_quick = not isinstance(block.mlp.gelu, nn.GELU)
-        self._widen, self._narrow = frozen(block.mlp.c_fc, device), frozen(block.mlp.c_proj, device)
+        (widen, bias), narrow = frozen(block.mlp.c_fc, device), frozen(block.mlp.c_proj, device)
         if self._is_quick:
-            self._widen = self._widen[0] * QUICK, self._widen[1] * QUICK
-            self._narrow = self._narrow[0] / QUICK, self._narrow[1]
+            widen, bias, narrow = widen * QUICK, bias * QUICK, (narrow[0] / QUICK, narrow[1])
+        self._widen, self._narrow = FrozenLinear(widen, bias), FrozenLinear(*narrow)
 
     def begin(self, start: Tensor) -> Tensor:
         """The start token (1, W) before this block → after it; keeps its keys and values."""
-        _, key, value = F.linear(self._norm(start), *self._project).chunk(3, dim=1)
+        key, value = self._key_value(self._norm(start)).chunk(2, dim=1)
         self.start = self._split(key, 1), self._split(value, 1)
         # A token that sees itself alone gets its own value.
-        return self._transform(start + F.linear(value, *self._out))
+        return self._transform(start + self._out(value))
 
     def __call__(self, tokens: Tensor, mask: Tensor, *, rows: Tensor | None = None) -> Tensor:
         """Tokens (N · T, W) of N sequences, start tokens left out → after this block, those in
@@ -61,13 +64,10 @@ class FrozenBlock:
         """
         n_sequences, width = len(mask), tokens.shape[1]
         normed = self._norm(tokens)
-        if rows is None:
-            query, key, value = F.linear(normed, *self._project).chunk(3, dim=1)
-        else:
-            weight, bias = self._project
-            query = F.linear(normed[rows], weight[:width], bias[:width])
-            key, value = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=1)
-            tokens = tokens[rows]
+        key, value = self._key_value(normed).chunk(2, dim=1)
+        if rows is not None:
+            normed, tokens = normed[rows], tokens[rows]
+        query = self._query(normed)
         key, value = (
             torch.cat([start.expand(n_sequences, -1, -1, -1), self._split(part, n_sequences)], 2)
             for start, part in zip(self.start, (key, value), strict=True)
@@ -76,12 +76,12 @@ class FrozenBlock:
             self._split(query, n_sequences), key, value, attn_mask=mask.to(tokens.dtype)
         )
         answer = answer.transpose(1, 2).reshape(-1, width)
-        return self._transform(tokens + F.linear(answer, *self._out))
+        return self._transform(tokens + self._out(answer))
 
     def _transform(self, tokens: Tensor) -> Tensor:
-        widened = F.linear(self._mlp_norm(tokens), *self._widen)
+        widened = self._widen(self._mlp_norm(tokens))
         widened = F.silu(widened) if self._is_quick else F.gelu(widened)
-        return tokens + F.linear(widened, *self._narrow)
+        return tokens + self._narrow(widened)
 
     def _split(self, tokens: Tensor, n_sequences: int) -> Tensor:
         """(N · T, W) → (N, heads, T, W / heads)."""
