@@ -11,13 +11,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from clare_cache.errors import ClareCacheError, ExtractError
+from clare_cache.extraction.attempts import LASTING, Attempts
 from clare_cache.extraction.work import BlockReport, OnImages, ignore_images
 
 Result = TypeVar("Result")
-
-ATTEMPTS = 3
-"""So often a block is tried before its failure stops the run."""
 
 BLOCKS_IN_FLIGHT = 4
 """Blocks handed out per worker: enough to keep it busy, few enough for a light scheduler."""
@@ -40,7 +37,10 @@ class Work(Protocol):
 
 
 class Executor(Protocol):
-    """Where blocks are done. Every block is done exactly once; reports come in any order."""
+    """Where blocks are done. Every block is done exactly once; reports come in any order.
+
+    A block that fails is tried again as `attempts` says, and then stops the run with its reason.
+    """
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """One call of a function where the blocks are done."""
@@ -55,8 +55,7 @@ class InProcess:
     """One block after the other, here; a block is written while the next one is computed.
 
     Blocks are committed in order. What stops a run, an interrupt too, lets the write in progress
-    end first. What a file system refuses is tried three times, for one over a network may answer
-    again; another failure would be the same in this process, and stops the run at once.
+    end first. A block that was computed is not computed again because it could not be written.
     """
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -65,41 +64,64 @@ class InProcess:
     def run(
         self, work: Work, blocks: Sequence[int], *, on_images: OnImages = ignore_images
     ) -> Iterator[BlockReport]:
+        attempts = Attempts()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="write") as writer:
             writing: Future[BlockReport] | None = None
             for block in blocks:
-                made = _tried(partial(work.make, block, on_images))
+                made = _tried(partial(_make, work, block, on_images), block, attempts)
                 if writing is not None:
-                    yield _written(writing)
-                writing = writer.submit(_tried, partial(work.commit, made))
+                    yield _written(writing, attempts)
+                writing = writer.submit(_tried, partial(work.commit, made), block, attempts)
                 del made  # the writer alone holds it: two blocks in memory, never three
             if writing is not None:
-                yield _written(writing)
+                yield _written(writing, attempts)
 
 
-def _tried(act: Callable[[], Result]) -> Result:
-    """What `act` gives, tried so often as `ATTEMPTS` says where it raises OSError."""
-    for _ in range(ATTEMPTS - 1):
+def _tried(act: Callable[[], Result], block: int, attempts: Attempts) -> Result:
+    """What `act`, a part of doing `block`, gives in the end."""
+    while True:
         try:
             return act()
-        except OSError:
-            continue
-    return act()
+        except LASTING:
+            raise
+        except Exception as error:
+            if not attempts.are_left(block, error):
+                raise attempts.reason(block) from error
+        time.sleep(attempts.pause(block))
 
 
-def _written(writing: Future[BlockReport]) -> BlockReport:
+def _make(work: Work, block: int, on_images: OnImages) -> Any:
+    """A computed block; images of an attempt that failed are taken back."""
+    seen = 0
+
+    def count(n_images: int) -> None:
+        nonlocal seen
+        seen += n_images
+        on_images(n_images)
+
+    try:
+        return work.make(block, count)
+    except Exception:
+        on_images(-seen)
+        raise
+
+
+def _written(writing: Future[BlockReport], attempts: Attempts) -> BlockReport:
     """The report of a block that is being written; its time for writing is what was waited."""
     began = time.perf_counter()
     report = writing.result()
     waited = {"write": time.perf_counter() - began}
-    return replace(report, seconds={**report.seconds, **waited})
+    return _told(replace(report, seconds={**report.seconds, **waited}), attempts)
+
+
+def _told(report: BlockReport, attempts: Attempts) -> BlockReport:
+    return replace(report, notes=(*report.notes, *attempts.notes(report.block)))
 
 
 class OnDask:
     """On the workers behind a `distributed.Client`.
 
-    A block whose worker dies is done by another. A block that fails three times stops the run with
-    its reason; one that fails for a reason of ours (a user's mistake) stops it at once.
+    A block whose worker dies is done by another.
     """
 
     def __init__(self, client: Any) -> None:
@@ -114,7 +136,7 @@ class OnDask:
         from distributed import as_completed
 
         waiting = deque(blocks)
-        attempts = dict.fromkeys(blocks, 0)
+        attempts = Attempts()
         flying: dict[Any, int] = {}
         finished = as_completed()
         do = partial(_do, work)
@@ -128,8 +150,8 @@ class OnDask:
                 n_workers, asked_at = len(self.client.nthreads()), time.monotonic()
             room = BLOCKS_IN_FLIGHT * max(n_workers, 1) - len(flying)
             out = [waiting.popleft() for _ in range(min(room, len(waiting)))]
-            for block, future in zip(out, self.client.map(do, out, pure=False), strict=True):
-                attempts[block] += 1
+            sent = self.client.map(do, out, [*map(attempts.pause, out)], pure=False)
+            for block, future in zip(out, sent, strict=True):
                 flying[future] = block
                 finished.add(future)
 
@@ -141,22 +163,16 @@ class OnDask:
                 if error is None:
                     report = future.result()
                     on_images(report.n_images)
-                    yield report
-                elif isinstance(error, ClareCacheError):
+                    yield _told(report, attempts)
+                elif isinstance(error, LASTING):
                     raise error
-                elif attempts[block] < ATTEMPTS:
+                elif attempts.are_left(block, error):
                     waiting.append(block)
                 else:
-                    raise _stopped(block, error) from error
+                    raise attempts.reason(block) from error
             top_up()
 
 
-def _stopped(block: int, error: BaseException) -> ExtractError:
-    return ExtractError(
-        f"extract: block {block} failed {ATTEMPTS} times, last with {type(error).__name__}: "
-        f"{error}. What is committed stays; mend the cause and call again."
-    )
-
-
-def _do(work: Work, block: int) -> BlockReport:
+def _do(work: Work, block: int, pause: float) -> BlockReport:
+    time.sleep(pause)
     return work(block)

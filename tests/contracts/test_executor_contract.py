@@ -15,6 +15,7 @@ from clare_cache.extraction import (
     OnDask,
     extract_features,
 )
+from clare_cache.extraction.attempts import LASTING
 from clare_cache.extraction.work import ignore_images
 from clare_cache.store import open_store, verify
 from tests.fake_backbone import FakeBackbone, bytes_below, write_images
@@ -27,9 +28,12 @@ class Failing(Exception):
 class Noting:
     """Does a block by adding a line to a file, so that other processes count too."""
 
-    def __init__(self, folder: Path, fails: Mapping[int, type[BaseException]] = {}) -> None:
+    def __init__(
+        self, folder: Path, fails: Mapping[int, type[BaseException]] = {}, n_failures: int = 9
+    ) -> None:
         self.folder = folder
         self.fails = fails
+        self.n_failures = n_failures
 
     def __call__(self, block, on_images=ignore_images):
         return self.commit(self.make(block, on_images))
@@ -37,9 +41,9 @@ class Noting:
     def make(self, block, on_images=ignore_images):
         with (self.folder / str(block)).open("a") as file:
             file.write("done\n")
-        if block in self.fails:
-            raise self.fails[block]
         on_images(1)
+        if block in self.fails and self.counts()[block] <= self.n_failures:
+            raise self.fails[block]("the reason")
         return block
 
     def commit(self, block):
@@ -51,6 +55,10 @@ class Noting:
 
 class ExecutorContract:
     """Not collected itself: subclasses are, by their name."""
+
+    @pytest.fixture(autouse=True)
+    def no_pauses(self, monkeypatch):
+        monkeypatch.setattr("clare_cache.extraction.attempts.PAUSES", (0.0, 0.0))
 
     def make(self) -> Executor:
         raise NotImplementedError
@@ -72,9 +80,53 @@ class ExecutorContract:
     def test_a_call_gives_the_result(self):
         assert self.make().call(divmod, 7, 2) == (3, 1)
 
-    def test_a_mistake_of_the_user_is_not_swallowed(self, tmp_path):
-        with pytest.raises(ExtractError):
-            list(self.make().run(Noting(tmp_path, {1: ExtractError}), range(3)))
+    @pytest.mark.parametrize("n_failures", [1, 2])
+    def test_a_fault_that_passes_stops_nothing_and_is_told(self, tmp_path, n_failures):
+        work, seen = Noting(tmp_path, {1: Failing}, n_failures), []
+        reports = list(self.make().run(work, range(3), on_images=seen.append))
+        assert work.counts() == {0: 1, 1: 1 + n_failures, 2: 1}
+        assert sum(seen) == 3
+        notes = {report.block: list(report.notes) for report in reports}
+        again = "block 1 was tried again after Failing: the reason"
+        assert notes == {0: [], 1: [again] * n_failures, 2: []}
+
+    @pytest.mark.parametrize("error", [Failing, OSError, RuntimeError, MemoryError])
+    def test_a_fault_that_stays_stops_the_run_with_its_reason(self, tmp_path, error):
+        work = Noting(tmp_path, {1: error})
+        with pytest.raises(ExtractError) as caught:
+            list(self.make().run(work, range(2)))
+        assert str(caught.value) == (
+            f"extract: block 1 failed 3 times, last with {error.__name__}: the reason. "
+            "What is committed stays; mend the cause and call again."
+        )
+        assert isinstance(caught.value.__cause__, error)
+        assert work.counts()[1] == 3
+
+    @pytest.mark.parametrize("error", LASTING)
+    def test_mistakes_of_the_user_and_of_the_program_stop_the_run_at_once(self, tmp_path, error):
+        work = Noting(tmp_path, {1: error})
+        with pytest.raises(error, match=r"^the reason$"):
+            list(self.make().run(work, range(2)))
+        assert work.counts()[1] == 1
+
+    def test_the_store_is_whole_after_a_fault_that_passed(self, tmp_path):
+        images = write_images(tmp_path / "images", 6)
+        for name, source in (("plain", FakeSource()), ("torn", FailingOnce(tmp_path / "failed"))):
+            extract_features(
+                tmp_path / name,
+                images,
+                root=tmp_path / "images",
+                backbones=source,
+                features=["mean", "grid"],
+                block_rows=2,
+                batch_size=1,
+                executor=self.make(),
+            )
+        assert (tmp_path / "failed").exists()
+        assert verify(open_store(tmp_path / "torn")) == []
+        assert bytes_below(tmp_path / "plain/features.zarr") == bytes_below(
+            tmp_path / "torn/features.zarr"
+        )
 
     def test_the_store_is_the_one_that_the_plain_loop_makes(self, tmp_path):
         images = write_images(tmp_path / "images", 9)
@@ -103,30 +155,49 @@ class FakeSource:
         return [FakeBackbone()]
 
 
+class FailingOnce:
+    """The same, but the first worker that is asked for a second batch cannot do it."""
+
+    def __init__(self, failed: Path) -> None:
+        self.failed = failed
+
+    def load(self):
+        return [FakeBackbone(before_call=self.fail_once)]
+
+    def fail_once(self, n):
+        if n == 1 and not self.failed.exists():
+            self.failed.touch()
+            raise OSError("the server is away")
+
+
 class TestInProcess(ExecutorContract):
     def make(self):
         return InProcess()
 
-    def test_what_a_file_system_refuses_is_tried_three_times_and_nothing_else(self, tmp_path):
-        for error, n_tries in ((OSError, 3), (Failing, 1)):
-            folder = tmp_path / error.__name__
-            folder.mkdir()
-            work = Noting(folder, {1: error})
-            with pytest.raises(error):
-                list(self.make().run(work, range(3)))
-            assert work.counts() == {0: 1, 1: n_tries}
+    def test_a_block_that_could_not_be_written_is_not_computed_again(self, tmp_path):
+        class Refused(Noting):
+            def commit(self, block):
+                if refusals:
+                    raise refusals.pop()
+                return super().commit(block)
 
-    def test_a_file_system_that_answers_again_stops_nothing(self, tmp_path, monkeypatch):
-        work, refusals = Noting(tmp_path), [OSError(), OSError()]
-        commit = work.commit
+        refusals = [OSError("busy"), OSError("busy")]
+        work = Refused(tmp_path)
+        reports = list(self.make().run(work, range(2)))
+        assert work.counts() == {0: 1, 1: 1}
+        assert [list(report.notes) for report in reports] == [
+            ["block 0 was tried again after OSError: busy"] * 2,
+            [],
+        ]
 
-        def refused_twice(block):
-            if refusals:
-                raise refusals.pop()
-            return commit(block)
+    def test_attempts_at_computing_and_writing_are_counted_together(self, tmp_path):
+        class Refused(Noting):
+            def commit(self, block):
+                raise OSError("disk full")
 
-        monkeypatch.setattr(work, "commit", refused_twice)
-        assert [report.block for report in self.make().run(work, range(2))] == [0, 1]
+        with pytest.raises(ExtractError, match="block 0 failed 3 times, last with OSError: disk"):
+            list(self.make().run(Refused(tmp_path, {0: Failing}, n_failures=2), range(9)))
+        assert Noting(tmp_path).counts()[0] == 3
 
     def test_blocks_come_in_order_and_one_is_written_while_the_next_is_made(self, tmp_path):
         work = Noting(tmp_path)
@@ -162,14 +233,13 @@ class TestInProcess(ExecutorContract):
                 raise OSError("disk full")
 
         work = Full(tmp_path)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(ExtractError, match="disk full"):
             list(self.make().run(work, range(9)))
         assert len(work.counts()) == 2
 
-    @pytest.mark.parametrize("error", [Failing, KeyboardInterrupt])
-    def test_what_goes_wrong_stops_the_run_at_once(self, tmp_path, error):
-        work = Noting(tmp_path, {1: error})
-        with pytest.raises(error):
+    def test_an_interrupt_stops_the_run_at_once(self, tmp_path):
+        work = Noting(tmp_path, {1: KeyboardInterrupt})
+        with pytest.raises(KeyboardInterrupt):
             list(self.make().run(work, range(3)))
         assert work.counts() == {0: 1, 1: 1}
 
@@ -187,9 +257,3 @@ class TestOnDask(ExecutorContract):
 
     def make(self):
         return OnDask(self.found)
-
-    def test_a_block_that_fails_is_tried_three_times_and_stops_the_run(self, tmp_path):
-        work = Noting(tmp_path, {1: Failing})
-        with pytest.raises(ExtractError, match="block 1 failed 3 times, last with Failing: "):
-            list(self.make().run(work, range(3)))
-        assert work.counts()[1] == 3
