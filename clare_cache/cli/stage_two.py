@@ -8,7 +8,7 @@ import typer
 
 from clare_cache.cli.board import show_board, show_chosen, show_forecast
 from clare_cache.cli.options import AsJson, Clip, Device, RunFolders, Sd
-from clare_cache.cli.output import count, print_json, print_result, print_table
+from clare_cache.cli.output import count, print_json, print_result, print_table, say
 from clare_cache.cli.progress import show_progress
 
 
@@ -124,9 +124,9 @@ def train_head(
             show_board(out)
         raise
     show_board(out)
-    swept = any(section.settings for section in asked.head)
-    if swept and show_chosen(out, clip=clip, device=device):
-        # Not `evaluate`: it would show every member's test numbers, and tempt to choose by them.
+    swept = [bool(section.settings) for section in asked.head]
+    is_tested = any(swept) and show_chosen(out, clip=clip, device=device)
+    if is_tested and all(swept):
         print_result(f"next: clare-cache report {out} -o report.html")
     else:
         print_result(f"next: clare-cache evaluate {out}")
@@ -144,15 +144,31 @@ def evaluate(
     view: Annotated[
         list[str], typer.Option(help="Views to score, repeatable; default: all the store has.")
     ] = [],  # noqa: B006
+    all_members: Annotated[
+        bool,
+        typer.Option("--all-members", help="Score every member of a sweep, not the best alone."),
+    ] = False,
     clip: Clip = None,
     device: Device = "auto",
     json: AsJson = False,
 ) -> None:
-    """Score trained heads over test sets; write predictions, metrics and a model card."""
+    """Score trained heads over test sets; write predictions, metrics and a model card.
+
+    Of a sweep's folder only the member that is best on validation is scored, with all its seeds.
+    """
+    from clare_cache.workflow.leaders import choose_members
     from clare_cache.workflow.results import evaluate as evaluate_runs
 
+    chosen, choices = choose_members(runs)
+    if not all_members:
+        for choice in choices:
+            say(
+                f"{choice.folder}: {count(choice.n_members, 'member')} of a sweep; validation "
+                f"chose {', '.join(run.name for run in choice.runs)}, the others are not scored "
+                "(--all-members scores them)"
+            )
     tables = evaluate_runs(
-        runs,
+        runs if all_members else chosen,
         store=store,
         manifest=manifest,
         splits=split or None,

@@ -118,7 +118,9 @@ def _card_table(table: pd.DataFrame) -> Iterator[str]:
 def _seen(row: Mapping[str, Any]) -> str:
     if row["generator"] == ALL:
         return ""
-    return "yes" if row["seen_in_training"] else "no"
+    if row["seen_in_training"]:
+        return "in training"
+    return "in validation" if row["seen_in_validation"] else "no"
 
 
 def _bounded(row: Mapping[str, Any], name: str) -> str:

@@ -39,7 +39,7 @@ def tabulate_families(
     """One row per split, view and family (columns: FAMILY_COLUMNS): its fakes of all sources
     against all reals of the split. Families that nobody named have no row.
 
-    `options` are `temperature`, `n_resamples` and `seed` as in `tabulate`.
+    `options` are `validated_on`, `temperature`, `n_resamples` and `seed` as in `tabulate`.
     """
     rows = []
     for (split, view), images in _parts(predictions):

@@ -115,6 +115,7 @@ def assess_run(
                 predictions,
                 threshold=config["threshold"],
                 trained_on=config.get("train", {}).get("generators", ()),
+                validated_on=config.get("train", {}).get("validation_generators"),
                 temperature=temperature,
                 n_resamples=n_resamples,
                 seed=seed,

@@ -55,6 +55,7 @@ TABLE_COLUMNS = {
     "ece": "expected calibration error, 15 equal-width bins",
     "ece_calibrated": "the same once log-odds are divided by the validation's temperature",
     "seen_in_training": "the generator (for `all`: every generator) was trained on",
+    "seen_in_validation": "it chose epoch and threshold; nothing where the run does not say",
     "threshold": "probability chosen on validation",
     "n_groups": "groups that the bootstrap drew from",
     "n_resamples_skipped": "resamples left out because they held one class only",
@@ -67,6 +68,7 @@ def tabulate(
     *,
     threshold: float,
     trained_on: Sequence[str] = (),
+    validated_on: Sequence[str] | None = None,
     temperature: float | None = None,
     n_resamples: int = 200,
     seed: int = 0,
@@ -74,7 +76,8 @@ def tabulate(
     """The tidy table (columns: TABLE_COLUMNS) of predictions as `read_predictions` gives them.
 
     `temperature` is that of the validation's log-odds, if it is known. Generators named in
-    `trained_on`, or with fakes in the training split, count as seen. Rows are ordered: splits
+    `trained_on`, or with fakes in the training split, count as seen; those in `validated_on` as
+    seen in validation (None: unknown). Rows are ordered: splits
     (training, validation, the others), `clean` before other views, pools first.
     """
     fakes = predictions[predictions["label"] == FAKE]
@@ -83,6 +86,7 @@ def tabulate(
         score_images,
         threshold=threshold,
         seen=seen,
+        validated_on=validated_on,
         temperature=temperature,
         n_resamples=n_resamples,
         seed=seed,
@@ -181,6 +185,7 @@ def score_images(
     *,
     threshold: float,
     seen: set[str],
+    validated_on: Sequence[str] | None = None,
     temperature: float | None = None,
     n_resamples: int = 200,
     seed: int = 0,
@@ -222,6 +227,9 @@ def score_images(
         if temperature is None
         else metrics.expected_calibration_error(labels, expit(ranks / temperature)),
         "seen_in_training": bool(generators) and generators <= seen,
+        "seen_in_validation": np.nan
+        if validated_on is None
+        else bool(generators) and generators <= set(validated_on),
         "threshold": threshold,
         "n_groups": len(np.unique(groups)),
         "n_resamples_skipped": bounds.n_skipped,

@@ -172,15 +172,8 @@ def tag_of(runs: Iterable[ReportedRun], place: Place) -> str:
     runs = list(runs)
     if any(run.rows[place]["seen_in_training"] for run in runs if place in run.rows):
         return "seen in training"
-    validated = {
-        key[3]
-        for run in runs
-        # In another manifest a validation split is a test set like any other.
-        if run.evaluated_on["manifest_fingerprint"] == run.config.get("manifest_fingerprint")
-        for key in run.rows
-        if key[0] in VALIDATION
-    }
-    return "seen in validation" if place[3] in validated else UNSEEN
+    validated = (place in run.rows and run.rows[place]["seen_in_validation"] for run in runs)
+    return "seen in validation" if any(validated) else UNSEEN
 
 
 def _place(row: Row) -> Place:

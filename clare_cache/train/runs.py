@@ -23,11 +23,13 @@ def describe_run(
     trained: Trained, train: FeatureData, validation: FeatureData, config: TrainConfig
 ) -> dict[str, Any]:
     """What `config.json` says beside the head itself: how it was trained, chosen and on what."""
-    fakes = train.rows.loc[train.rows["label"] == 1, "generator"]
+    fakes, chosen_on = (
+        set(data.rows.loc[data.rows["label"] == FAKE, "generator"]) for data in (train, validation)
+    )
     return {
         "label": trained.label,
         "threshold": trained.threshold,
-        "threshold_from": _spoken(validation, set(fakes)),
+        "threshold_from": _spoken(validation, fakes, chosen_on),
         "validation": dict(trained.validation),
         "train": {
             **config.model_dump(),
@@ -39,7 +41,8 @@ def describe_run(
             "n_missing": len(train.missing),
             "n_validation_images": len(validation),
             "n_validation_missing": len(validation.missing),
-            "generators": sorted(set(fakes)),
+            "generators": sorted(fakes),
+            "validation_generators": sorted(chosen_on),
         },
         "features": {
             name: value for name, value in train.fingerprints.items() if name in trained.head.needs
@@ -48,14 +51,13 @@ def describe_run(
     }
 
 
-def _spoken(validation: FeatureData, trained_on: set[str]) -> str:
+def _spoken(validation: FeatureData, trained_on: set[str], chosen_on: set[str]) -> str:
     rows = validation.rows
     text = f"validation: {len(rows)} images of {rows['group'].nunique()} groups"
     if missing := len(validation.missing):
         text += f", {missing} more without features"
-    generators = set(rows.loc[rows["label"] == FAKE, "generator"])
-    if generators.isdisjoint(trained_on):
-        text += f"; fakes of {', '.join(sorted(generators))}, not trained on"
+    if chosen_on.isdisjoint(trained_on):
+        text += f"; fakes of {', '.join(sorted(chosen_on))}, not trained on"
     return text
 
 

@@ -1,14 +1,16 @@
 """Test numbers of those members of a sweep that validation chose, and of no others."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from clare_cache.evaluate import BOARD, chosen_runs, mean_over_seeds, read_config
+from clare_cache.evaluate import BOARD, chosen_runs, leaderboard, mean_over_seeds, read_config
 from clare_cache.manifest import Manifest
 from clare_cache.recipe import read_recipe
 from clare_cache.train.runs import RECIPE_FILE
-from clare_cache.workflow.results import evaluate
+from clare_cache.workflow.results import evaluate, find_runs
 
 
 def score_chosen(
@@ -28,3 +30,33 @@ def score_chosen(
         return None
     found = mean_over_seeds(evaluate(runs, splits=splits, clip=clip, device=device))
     return found[found["split"].isin(splits)].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What validation chose of a sweep: its folder, its members, and the first rank's runs."""
+
+    folder: Path
+    n_members: int
+    runs: tuple[Path, ...]
+
+
+def choose_members(paths: Sequence[Path]) -> tuple[list[Path], list[Choice]]:
+    """The run folders at and below `paths` that may see test images, and how sweeps were cut.
+
+    Of a folder's sweep only the members of its first rank on validation are kept, one for each
+    seed. Heads that no sweep varied, and run folders that are named themselves, are all kept.
+    Raises ReportError for a path that is neither a run folder nor holds one.
+    """
+    kept: list[Path] = []
+    choices = []
+    for path in paths:
+        found = find_runs([path])
+        swept = (
+            [] if found == [path] else [run for run in found if read_config(run).get("settings")]
+        )
+        chosen = chosen_runs(leaderboard(swept), path) if swept else []
+        kept += [run for run in found if run not in swept or run in chosen]
+        if len(chosen) < len(swept):
+            choices.append(Choice(path, len(swept), tuple(chosen)))
+    return kept, choices

@@ -2,6 +2,7 @@
 averages, and groups of images."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -74,6 +75,7 @@ def test_a_held_out_generator_chooses_and_is_not_trained_on(run, place, command)
     predictions = pd.read_parquet(run / "linear/predictions.parquet")
     chosen = predictions[(predictions["split"] == "val") & (predictions["label"] == 1)]
     assert set(chosen["generator"]) == {held_out}
+    assert config["train"]["validation_generators"] == [held_out]
     board = pd.read_csv(run / "leaderboard.csv")
     n_scored, n_missing = (
         config["train"][name] for name in ("n_validation_images", "n_validation_missing")
@@ -86,6 +88,29 @@ def test_a_held_out_generator_chooses_and_is_not_trained_on(run, place, command)
     groups = test[(test["level"] == "group") & (test["generator"] == "all")].iloc[0]
     images = test[(test["level"] == "image") & (test["family"] == "all")]
     assert 0 < groups["n_asked"] < images.iloc[0]["n_asked"]
+
+
+def test_a_held_out_generator_is_known_on_other_images_too(run, place, command):
+    """A manifest without the training's validation split says nothing of it; the run does."""
+    trained_on = json.loads((run / "linear/config.json").read_text())["train"]["generators"]
+    (held_out,) = set(KINDS) - set(trained_on)
+    rows = cc.Manifest.read(place / "m.parquet").where(split="test").rows
+    other = rows.replace({"generator": {trained_on[0]: "flux"}})
+    cc.Manifest.from_rows(other).write(place / "other.parquet")
+    done = command("evaluate", "runs/linear", "--manifest", "other.parquet", folder=place)
+    assert done.status == 0, done.err
+    table = pd.read_csv(run / "linear/metrics.csv").query("level == 'image' and generator != 'all'")
+    seen = table.set_index("generator")[["seen_in_training", "seen_in_validation"]].T.to_dict(
+        "list"
+    )
+    assert seen == {"flux": [False, False], held_out: [False, True], trained_on[1]: [True, False]}
+    card = (run / "linear/README.md").read_text()
+    assert f"| {held_out} | in validation |" in card
+    assert "| flux | no |" in card
+    command("report", "runs/linear", "-o", "other.html", folder=place)
+    page = re.sub(r"<[^>]+>|\s+", " ", (place / "other.html").read_text())
+    assert re.search(rf"{held_out} +seen in validation", page)
+    assert re.search("flux +unseen", page)
 
 
 def test_another_choice_of_validation_is_another_training(run, place, command):

@@ -77,7 +77,6 @@ def test_a_sweep_ends_with_a_ranking_and_the_test_numbers_of_the_first(place, co
     scored = {path.parent.name for path in (place / "runs").glob("*/metrics.json")}
     assert scored == set(board.loc[board["rank"] == 1, "label"])
     assert "test numbers of the first rank alone" in done.out
-    # `evaluate` would look at the test images with every member.
     assert done.out.splitlines()[-1] == "next: clare-cache report runs -o report.html"
     assert (place / "runs/leaderboard.parquet").is_file()
     assert not (place / "runs/.training").exists()
@@ -101,6 +100,35 @@ def test_the_report_shows_all_members_and_the_scores_of_the_chosen(place, comman
     scored = set(board.loc[board["rank"] == 1, "label"])
     tested = page[page.index('<section id="leaderboard">') : page.index('<section id="sweeps">')]
     assert all((label in tested) == (label in scored) for label in board["label"])
+
+
+def scored_in(folder: Path) -> set[str]:
+    return {path.parent.name for path in folder.glob("*/metrics.json")}
+
+
+def test_evaluate_scores_the_chosen_member_alone_unless_asked_for_all(place, command):
+    """Of a sweep, with a head beside it that no setting varies."""
+    trained = train_head(command, place, "--out", "mixed")
+    # The report needs numbers of `linear` too, which is no member of the sweep.
+    assert trained.out.splitlines()[-1] == "next: clare-cache evaluate mixed"
+    for path in (place / "mixed").glob("*/metrics.json"):
+        path.unlink()
+    board = pd.read_csv(place / "mixed/leaderboard.csv")
+    first, second = board.loc[board["sweep"] == "rine", "label"]
+    done = command("evaluate", "mixed", folder=place)
+    assert done.status == 0, done.err
+    assert done.err == (
+        f"mixed: 2 members of a sweep; validation chose {first}, the others are not scored "
+        "(--all-members scores them)\n"
+    )
+    assert scored_in(place / "mixed") == {first, "linear"}
+    assert command("report", "mixed", "-o", "mixed.html", folder=place).status == 0
+    assert command("evaluate", f"mixed/{second}", folder=place).err == ""
+    (place / f"mixed/{second}/metrics.json").unlink()
+    every = command("evaluate", "mixed", "--all-members", folder=place)
+    assert every.err == ""
+    assert scored_in(place / "mixed") == {first, second, "linear"}
+    assert every.out.endswith("would be an oracle's choice\n")
 
 
 def test_a_member_of_a_sweep_is_the_head_that_its_recipe_trains_alone(place, command):

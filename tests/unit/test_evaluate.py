@@ -239,7 +239,7 @@ def test_run_files_hold_table_headline_warnings_and_card(tmp_path: Path) -> None
     assert card.startswith("# RINE\n")
     assert "`clip_block_cls`: fingerprint `0123456789abcdef`" in card
     assert "above 0.4, chosen on: validation split, 60 images, 30 groups" in card
-    assert "| test | a | gan | yes | 12 + 0 | – | – | " in card
+    assert "| test | a | gan | in training | 12 + 0 | – | – | " in card
     assert f'cc.load_head("{run}")' in card
     assert "Manifest: faces.parquet. Store: faces-store." in card
     assert record["evaluated_on"] == {

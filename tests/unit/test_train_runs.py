@@ -49,6 +49,7 @@ def test_a_description_says_how_and_on_what_the_head_was_trained(trained):
         "n_validation_images": 18,
         "n_validation_missing": 0,
         "generators": ["gan"],
+        "validation_generators": ["gan"],
     }
 
 
