@@ -18,6 +18,13 @@ compute at once."""
 INTERRUPTS = "clare_cache.extraction.interrupts"
 """What worker processes of this machine load first."""
 
+WORKERS_ARE_DAEMONS = "distributed.worker.daemon"
+"""Dask's name for it. A daemon may start no processes, and `--decode-in processes` asks for some;
+workers end with the one who started them either way."""
+
+MAY_START_PROCESSES = "export DASK_DISTRIBUTED__WORKER__DAEMON=False"
+"""The same for the job of a worker."""
+
 SLURM_KEYS = {
     "jobs": "number of jobs, one worker each",
     "cores": "cores per job",
@@ -41,6 +48,7 @@ def open_executor(*, cluster: str | None = None, dask: str | None = None) -> Ite
     if cluster is None and dask is None:
         yield InProcess()
         return
+    from dask import config
     from distributed import Client
 
     if dask is not None:
@@ -54,7 +62,8 @@ def open_executor(*, cluster: str | None = None, dask: str | None = None) -> Ite
         with client:
             yield OnDask(client)
     else:
-        with start_cluster(str(cluster)) as started, Client(started) as client:
+        settings = config.set({WORKERS_ARE_DAEMONS: False})  # also of workers that replace others
+        with settings, start_cluster(str(cluster)) as started, Client(started) as client:
             client.wait_for_workers(1)
             yield OnDask(client)
 
@@ -153,7 +162,7 @@ def _slurm(settings: Mapping[str, Any]) -> Any:
         memory=settings["memory"],
         walltime=settings["walltime"],
         job_extra_directives=list(settings.get("lines", [])),
-        job_script_prologue=list(settings.get("prologue", [])),
+        job_script_prologue=[MAY_START_PROCESSES, *settings.get("prologue", [])],
     )
 
 

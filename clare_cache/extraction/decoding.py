@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from clare_cache.errors import ImageError
+from clare_cache.errors import ExtractError, ImageError
 from clare_cache.files import read_bytes_at
 from clare_cache.images import decode, find_view, prepare_picture
 from clare_cache.types import Failure, ImageId, Pixels
@@ -133,6 +133,12 @@ def _is_whole(processes: ProcessPoolExecutor) -> bool:
 
 
 def _start(workers: int) -> ProcessPoolExecutor:
+    if multiprocessing.current_process().daemon:
+        raise ExtractError(
+            "extract: --decode-in processes expects workers that may start processes, found one "
+            "that may not. Start it as DASK_DISTRIBUTED__WORKER__DAEMON=False dask worker …, or "
+            "decode in threads."
+        )
     # Started afresh: a fork of a process with CUDA and threads cannot be trusted.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_live_and_die_with_parent)

@@ -46,6 +46,10 @@ class Executor(Protocol):
         """One call of a function where the blocks are done."""
         ...
 
+    def in_each(self, function: Callable[[], object]) -> None:
+        """One call in every process where blocks are done."""
+        ...
+
     def run(
         self, work: Work, blocks: Sequence[int], *, on_images: OnImages = ignore_images
     ) -> Iterator[BlockReport]: ...
@@ -60,6 +64,9 @@ class InProcess:
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         return function(*arguments)
+
+    def in_each(self, function: Callable[[], object]) -> None:
+        function()
 
     def run(
         self, work: Work, blocks: Sequence[int], *, on_images: OnImages = ignore_images
@@ -129,6 +136,9 @@ class OnDask:
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         return self.client.submit(function, *arguments, pure=False).result()
+
+    def in_each(self, function: Callable[[], object]) -> None:
+        self.client.run(function, on_error="ignore")  # a worker may die of it, or just now
 
     def run(
         self, work: Work, blocks: Sequence[int], *, on_images: OnImages = ignore_images

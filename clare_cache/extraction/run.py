@@ -187,7 +187,8 @@ def extract_features(
             n_decoded += report.n_decoded
             notes += [note for note in report.notes if note not in notes]
     finally:
-        close_processes()
+        if decode_in == "processes":
+            executor.in_each(close_processes)
     seconds["total"] = time.perf_counter() - began
     return ExtractReport(
         store=str(store),

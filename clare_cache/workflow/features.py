@@ -73,11 +73,6 @@ def extract(
     faults = []
     if decode_in not in DECODE_IN:
         faults.append(f"decode_in: expected one of {', '.join(DECODE_IN)}, found {decode_in}")
-    elif decode_in == "processes" and (cluster or dask):
-        faults.append(
-            "decode_in: expected threads with --cluster and --dask, whose workers are processes "
-            "already, found processes"
-        )
     if from_latents:
         faults += [
             f"feature {name}: expected error maps alone with --from-latents, found {name}"

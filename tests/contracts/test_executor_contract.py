@@ -80,6 +80,10 @@ class ExecutorContract:
     def test_a_call_gives_the_result(self):
         assert self.make().call(divmod, 7, 2) == (3, 1)
 
+    def test_a_call_in_each_process_is_made_at_least_once(self, tmp_path):
+        self.make().in_each((tmp_path / "called").touch)
+        assert (tmp_path / "called").exists()
+
     @pytest.mark.parametrize("n_failures", [1, 2])
     def test_a_fault_that_passes_stops_nothing_and_is_told(self, tmp_path, n_failures):
         work, seen = Noting(tmp_path, {1: Failing}, n_failures), []

@@ -34,16 +34,12 @@ def test_what_extract_cannot_be_asked_for(tmp_path):
             tmp_path / "store",
             features=["error_map-t280", "error_map-n0", "clip_embedding"],
             from_latents=True,
-            decode_in="processes",
-            cluster="local:2",
         )
     assert str(caught.value) == (
-        "extract: 3 faults\n"
+        "extract: 2 faults\n"
         "  - feature error_map-n0: expected one of error_map[-tT][-nN], "
         "error_map_signed[-tT][-nN], vae_latent, clip_patch_tokens, clip_block_cls, "
         "clip_embedding, clip_layer3_map\n"
-        "  - decode_in: expected threads with --cluster and --dask, whose workers are processes "
-        "already, found processes\n"
         "  - feature clip_embedding: expected error maps alone with --from-latents, found "
         "clip_embedding"
     )

@@ -73,6 +73,7 @@ def test_a_slurm_file_passes_its_lines_through(tmp_path):
     cluster.close()
     for line in ("#SBATCH --gres=gpu:1", "#SBATCH --account=vision", "module load cuda"):
         assert line in script.splitlines()
+    assert "export DASK_DISTRIBUTED__WORKER__DAEMON=False" in script.splitlines()
     assert "#SBATCH -t 12:00:00" in script
 
 
