@@ -199,6 +199,13 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write a CSV instead of a table.")
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(help="Heads that pool regions: a table with the columns path and boxes."),
+    ] = None,
+    root: Annotated[
+        Path, typer.Option(help="Folder that the paths of --boxes are relative to.")
+    ] = Path(),
     sd: Sd = None,
     clip: Clip = None,
     device: Device = "auto",
@@ -210,7 +217,14 @@ def predict(
 
     with show_progress() as on_progress:
         table = predict_images(
-            run, image_files(images), sd=sd, clip=clip, device=device, on_progress=on_progress
+            run,
+            image_files(images),
+            boxes=boxes,
+            root=root,
+            sd=sd,
+            clip=clip,
+            device=device,
+            on_progress=on_progress,
         )
     if output is not None:
         table.to_csv(output, index=False)

@@ -62,15 +62,25 @@ def region_boxes(rows: pd.DataFrame, *, view: str, patches: Mapping[str, Any]) -
         faults,
         advice="Name the boxes and sizes of its pictures in the manifest, or set `regions: false`.",
     )
-    found = np.full((len(rows), *SHAPE), np.nan, np.float32)
+    kept = [cell if has else None for cell, has in zip(cells, has_boxes, strict=True)]
     sizes = rows[["width", "height"]].to_numpy(object)
-    for number in np.flatnonzero(has_boxes):
-        width, height = map(int, sizes[number])
+    return placed_regions(kept, sizes, view=view, patches=patches)
+
+
+def placed_regions(
+    cells: Sequence[str | None], sizes: Any, *, view: str, patches: Mapping[str, Any]
+) -> Tensor:
+    """As `region_boxes`, of boxes as a manifest's cells and (n, 2) widths and heights in pixels;
+    None has no boxes, and its size is not looked at."""
+    found = np.full((len(cells), *SHAPE), np.nan, np.float32)
+    for number, cell in enumerate(cells):
+        if cell is None:
+            continue
         try:
             boxes = place_boxes(
-                read_boxes(cells.iloc[number]),
-                width=width,
-                height=height,
+                read_boxes(cell),
+                width=int(sizes[number][0]),
+                height=int(sizes[number][1]),
                 view=view,
                 geometry=patches["geometry"],
                 size_px=patches["size_px"],

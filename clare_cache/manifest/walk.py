@@ -39,7 +39,7 @@ def walk(root: Path) -> Walked:
     if not root.is_dir():
         raise ManifestError(f"build a manifest of {root}: there is no such folder.")
     images, others, failures, unnameable = [], [], [], []
-    for found in _files(root, inside=(os.path.realpath(root),)):
+    for found in files_below(root):
         if isinstance(found, OSError):
             where = Path(found.filename).relative_to(root).as_posix()
             failures.append(Failure(ImageId(""), where, "read", found.strerror or str(found)))
@@ -52,6 +52,12 @@ def walk(root: Path) -> Walked:
         else:
             images.append(name)
     return Walked(tuple(sorted(images)), tuple(sorted(others)), tuple(failures), tuple(unnameable))
+
+
+def files_below(root: Path) -> Iterator[Path | OSError]:
+    """Every file below `root` that is not hidden, by name, and why a folder cannot be read; links
+    are followed but never in a circle."""
+    yield from _files(root, inside=(os.path.realpath(root),))
 
 
 def _is_portable(path: str) -> bool:

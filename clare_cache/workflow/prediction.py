@@ -11,14 +11,15 @@ import torch
 from scipy.special import expit
 
 from clare_cache.backbones.numerics import pick_device
-from clare_cache.data.regions import REGIONS
+from clare_cache.data.regions import PATCHES, REGIONS, describe_regions, placed_regions, stored
 from clare_cache.errors import HeadError, ImageError
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features
 from clare_cache.images import decode, prepare_picture
-from clare_cache.manifest.walk import IMAGE_SUFFIXES
+from clare_cache.manifest.box_table import read_box_table
+from clare_cache.manifest.walk import IMAGE_SUFFIXES, files_below
 from clare_cache.store.codecs import lossy_codec
-from clare_cache.types import ImageId, OnProgress, Progress, ignore_progress
+from clare_cache.types import CLEAN, ImageId, OnProgress, Progress, ignore_progress
 from clare_cache.workflow.features import rebuild_backbones
 from clare_cache.workflow.training import load_run
 
@@ -30,6 +31,8 @@ def predict(
     run: str | Path,
     images: Sequence[str | Path],
     *,
+    boxes: str | Path | None = None,
+    root: str | Path = ".",
     sd: str | None = None,
     clip: str | None = None,
     device: str = "auto",
@@ -38,23 +41,25 @@ def predict(
     """One row per image: path, image_id, score (probability of fake), calibrated (the same with
     the temperature of validation, where the run has one), verdict, reason.
 
+    A head that pools regions needs `boxes`, a table with the columns path (relative to `root`) and
+    boxes (in pixels, as in a manifest); pictures that it does not name have no regions.
     The verdict compares the score with the threshold chosen on validation. An image that cannot
     be used has verdict "unusable", no score, and the reason. Raises HeadError when the weights
-    found now are not those that made the features in training.
+    found now are not those that made the features in training, and where boxes are lacking or
+    not asked for.
     """
     head, config = load_run(run, clip=clip, device=device)
-    if REGIONS in config["needs"]:
-        raise HeadError(
-            f"run {run}: its head pools regions, whose boxes a manifest names; predict has images "
-            "alone. Write a manifest with boxes, `extract` it and use "
-            "`clare-cache evaluate --manifest`."
-        )
+    cells = _boxes_of(run, images, boxes, root, is_needed=REGIONS in config["needs"])
     trained = {
         name: {**config["features"][name], "source": config["sources"][name]}
-        for name in config["needs"]
+        for name in stored(config["needs"])
     }
     backbones = rebuild_backbones(trained, sd=sd, clip=clip, device=device)
-    check_features(config, _declarations(backbones, trained))
+    declared = _declarations(backbones, trained)
+    if REGIONS in config["needs"]:
+        patches = declared[PATCHES]["declared"]
+        declared[REGIONS] = describe_regions(patches)
+    check_features(config, declared)
     device_now = pick_device(device)
     temperature = config.get("validation", {}).get("temperature")
     rows: list[dict[str, Any]] = []
@@ -77,6 +82,10 @@ def predict(
                     value = np.asarray(outputs[spec.name])
                     value = codec.unpack(spec, codec.pack(spec, value))
                     features[spec.name] = torch.from_numpy(value)
+            if REGIONS in config["needs"]:
+                named = [cells.get(str(Path(item["path"]).resolve())) for item in good]
+                sizes = [item["pixels"].shape[1::-1] for item in good]
+                features[REGIONS] = placed_regions(named, sizes, view=CLEAN, patches=patches)
             with torch.inference_mode():
                 moved = {name: tensor.to(device_now) for name, tensor in features.items()}
                 log_odds = head(moved).score.cpu().double().numpy()
@@ -90,20 +99,53 @@ def predict(
 
 
 def image_files(paths: Sequence[str | Path]) -> list[Path]:
-    """The given files, and the image files below the given folders, sorted.
+    """The given files, and the image files below the given folders, sorted; links are followed. A
+    folder that cannot be read is among them: it is told in the table.
 
     Raises ImageError when that is nothing.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES)
-            found += [p for p in inside if p.is_file()]
+            inside = files_below(path)
+            unread_or_there = (Path(p.filename) if isinstance(p, OSError) else p for p in inside)
+            found += sorted(
+                p for p in unread_or_there if p.suffix.lower() in IMAGE_SUFFIXES or p.is_dir()
+            )
         else:
             found.append(path)
     if not found:
         names = ", ".join(map(str, paths))
         raise ImageError("read", f"images were expected in {names}, found none")
+    return found
+
+
+def _boxes_of(
+    run: str | Path,
+    images: Sequence[str | Path],
+    boxes: str | Path | None,
+    root: str | Path,
+    *,
+    is_needed: bool,
+) -> dict[str, str]:
+    """Real path → boxes, empty for a head without regions. Raises HeadError when boxes are
+    lacking, are not asked for, or name none of the images."""
+    if boxes is None and not is_needed:
+        return {}
+    if boxes is None:
+        raise HeadError(
+            f"run {run}: its head pools regions of the pictures, found no boxes. Name them with "
+            "--boxes FILE: a table (.csv, .jsonl, .parquet; a manifest is one) with the columns "
+            "path and boxes."
+        )
+    if not is_needed:
+        raise HeadError(f"run {run}: its head pools no regions, found {boxes}. Leave --boxes out.")
+    found = read_box_table(boxes, root)
+    if not any(str(Path(path).resolve()) in found for path in images):
+        raise HeadError(
+            f"run {run}: expected boxes of the {len(images)} images in {boxes}, found none; it "
+            f"names {next(iter(found))}. Say with --root what its paths are relative to."
+        )
     return found
 
 

@@ -101,14 +101,79 @@ def test_views_that_chance_decides_are_refused_where_asked_for(command, runs):
     )
 
 
-def test_predict_has_no_boxes(command, boxed, runs):
-    done = command("predict", "faces", str(boxed / "images"), folder=runs)
+def test_predict_pools_the_boxes_that_a_table_names(command, boxed, runs):
+    """And so scores the images as `evaluate` does, from pictures in place of the store."""
+    command("evaluate", "faces", "--view", "clean", folder=runs)
+    expected = pd.read_parquet(runs / "faces/predictions.parquet").set_index("path")["score"]
+    images = [str(boxed / "images" / path) for path in expected.index]
+    boxes = ("--boxes", str(boxed / "boxed.parquet"), "--root", str(boxed / "images"))
+    done = command("predict", "faces", *images, *boxes, "--json", folder=runs)
+    assert done.status == 0, done.err
+    scores = {row["path"]: row["score"] for row in json.loads(done.out)}
+    np.testing.assert_allclose(
+        [scores[path] for path in images], expected.to_numpy(), rtol=0, atol=2e-3
+    )
+    other = cc.Manifest.read(boxed / "boxed.parquet").rows[["path"]]
+    other.assign(boxes="[[0, 0, 20, 20]]").to_csv(runs / "corner.csv", index=False)
+    boxes = ("--boxes", "corner.csv", "--root", str(boxed / "images"))
+    moved = command("predict", "faces", *images, *boxes, "--json", folder=runs)
+    assert any(abs(row["score"] - scores[row["path"]]) > 1e-6 for row in json.loads(moved.out))
+
+
+def test_predict_says_which_boxes_it_lacks(command, boxed, runs):
+    images = str(boxed / "images")
+    done = command("predict", "faces", images, folder=runs)
     assert done.status == 1
     assert done.err == (
-        "error: run faces: its head pools regions, whose boxes a manifest names; predict has "
-        "images alone. Write a manifest with boxes, `extract` it and use "
-        "`clare-cache evaluate --manifest`.\n"
+        "error: run faces: its head pools regions of the pictures, found no boxes. Name them with "
+        "--boxes FILE: a table (.csv, .jsonl, .parquet; a manifest is one) with the columns path "
+        "and boxes.\n"
     )
+    boxes = str(boxed / "boxed.parquet")
+    done = command("predict", "linear", images, "--boxes", boxes, folder=runs)
+    assert done.err == (
+        f"error: run linear: its head pools no regions, found {boxes}. Leave --boxes out.\n"
+    )
+    done = command("predict", "faces", images, "--boxes", boxes, folder=runs)
+    n_images = len(cc.Manifest.read(boxes))
+    assert done.err.startswith(
+        f"error: run faces: expected boxes of the {n_images} images in {boxes}, found none; it "
+        f"names {runs}/"
+    )
+    assert done.err.endswith("Say with --root what its paths are relative to.\n")
+
+
+def test_every_fault_of_a_table_of_boxes_at_once(command, boxed, runs):
+    (runs / "bad.csv").write_text(
+        'path,boxes\na.png,"[[4, 8, 2, 64]]"\na.png,\nb.png,"[[4, 8, 60, 64]]"\n'
+    )
+    done = command("predict", "faces", str(boxed / "images"), "--boxes", "bad.csv", folder=runs)
+    assert done.err == (
+        "error: boxes bad.csv: 2 faults\n"
+        "  - path: expected each picture once, found 'a.png' in row 2\n"
+        "  - boxes: expected at most 16 boxes [x0, y0, x1, y1] in pixels with x0 < x1 and y0 < y1, "
+        "such as [[4, 8, 60.5, 64]], found '[[4, 8, 2, 64]]' in row 1\n"
+        "Rows count from 1.\n"
+    )
+    (runs / "other.csv").write_text("path,box\na.png,\n")
+    done = command("predict", "faces", str(boxed / "images"), "--boxes", "other.csv", folder=runs)
+    assert done.err == (
+        "error: boxes other.csv: 1 fault\n"
+        "  - boxes: the column is missing\n"
+        "Columns of a table of boxes: path, boxes.\n"
+    )
+
+
+def test_predict_follows_linked_folders_once(command, boxed, runs, tmp_path):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/faces").symlink_to(boxed / "images/test")
+    (tmp_path / "linked/round").symlink_to(tmp_path / "linked")
+    done = command("predict", str(runs / "linear"), "linked", "--json", folder=tmp_path)
+    assert done.status == 0, done.err
+    there = sorted((boxed / "images/test").rglob("*.png"))
+    assert [row["path"] for row in json.loads(done.out)] == [
+        f"linked/faces/{path.relative_to(boxed / 'images/test')}" for path in there
+    ]
 
 
 def test_manifests_without_boxes_or_sizes_are_refused(command, boxed, tmp_path):
