@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from clare_cache.errors import ManifestError, raise_faults
 from clare_cache.evaluate import TRAINING, VALIDATION
@@ -109,11 +111,18 @@ def build_data_set(
 
 
 def compose_folds(
-    section: ManifestSection, manifests: Mapping[str, Manifest], roots: Roots, *, seed: int
+    section: ManifestSection,
+    manifests: Mapping[str, Manifest],
+    roots: Roots,
+    *,
+    seed: int,
+    on_step: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Manifest]:
     """Fold → its manifest, with the splits train, val and test; the one fold of a recipe is "".
 
-    A file that is named twice has one row. Raises ManifestError for a protocol that does not fit.
+    A picture plays one part: what is trained on is neither validated nor tested on, and what is
+    tested on is not validated on; `on_step` hears of it. Raises ManifestError for a protocol that
+    does not fit.
     """
     names = data_sets_of(section)
     trained = {name for chosen in section.train.values() for name in chosen}
@@ -127,16 +136,23 @@ def compose_folds(
         return pd.concat(parts) if parts else pd.DataFrame()
 
     tested = rows("test", section.test)
-    folds = {
-        fold: _joined(
-            [
-                _drawn(rows("train", chosen), section.share.get(fold, 1.0), seed),
-                rows("val", section.val or chosen),
-                tested,
-            ]
-        )
-        for fold, chosen in section.train.items()
-    }
+    folds = {}
+    for fold, chosen in section.train.items():
+        trained_on = _drawn(rows("train", chosen), section.share.get(fold, 1.0), seed)
+        validated = rows("val", section.val or chosen)
+        on_test, on_val = _shared(tested, trained_on), _shared(validated, trained_on)
+        on_both = _shared(validated, tested) & ~on_val
+        left = validated[~on_val & ~on_both]
+        held = "" if len(left) else "; groups of the training images are held out to validate on"
+        for shared, said in (
+            (on_test, "train and test: they are not tested on"),
+            (on_val, f"train and validate: they are not validated on{held}"),
+            (on_both, f"validate and test: they are not validated on{held}"),
+        ):
+            if shared.any():
+                where = f"fold {fold}: " if fold else ""
+                on_step(f"{where}{int(shared.sum()):,} images are named to {said}")
+        folds[fold] = _joined([trained_on, left, tested[~on_test]])
     if not section.protocol:
         return folds
     whole = _joined([manifest.rows for manifest in folds.values()])
@@ -197,6 +213,13 @@ def _drawn(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
 def _joined(parts: Sequence[pd.DataFrame]) -> Manifest:
     rows = pd.concat([part for part in parts if len(part)], ignore_index=True)
     return Manifest.from_rows(rows.drop_duplicates("path", ignore_index=True))
+
+
+def _shared(rows: pd.DataFrame, others: pd.DataFrame) -> NDArray[np.bool_]:
+    """Per row, whether its picture is among the others too."""
+    if not len(rows) or not len(others):
+        return np.zeros(len(rows), bool)
+    return rows["image_id"].isin(others["image_id"]).to_numpy(bool)
 
 
 def _files(name: str, folder: Path) -> tuple[Path, Path]:

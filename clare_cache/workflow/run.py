@@ -190,7 +190,7 @@ def _manifests(
         )
         for name in names
     }
-    made = compose_folds(recipe.manifest, manifests, roots, seed=recipe.train.seed)
+    made = compose_folds(recipe.manifest, manifests, roots, seed=recipe.train.seed, on_step=on_step)
     return link_roots(names, roots), _written(made, settings.out)
 
 

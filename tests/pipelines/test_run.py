@@ -3,14 +3,16 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from clare_cache.files import read_json
 from clare_cache.manifest import LAYOUTS, Manifest
 from clare_cache.manifest.catalogue import read_data_set, shipped_data_sets
 from clare_cache.recipe import ManifestSection, Recipe, read_recipe, shipped_recipes
-from clare_cache.workflow.data_sets import data_sets_of
+from clare_cache.workflow.data_sets import Roots, build_data_set, compose_folds, data_sets_of
 from clare_cache.workflow.manifests import build_manifest
 from clare_cache.workflow.run import Settings, preview_run, run_recipe
+from clare_cache.yaml_files import read_yaml
 from tests.pipelines import paper_trees
 from tests.pipelines.layout_trees import LAYOUT_TREES
 
@@ -155,6 +157,53 @@ def test_every_layout_is_run():
     of_papers = {part.layout for data in sets for part in read_data_set(data).parts}
     # UniversalFakeDetect's diffusion sets lie among the test sets of ForenSynths there.
     assert set(LAYOUTS) == {*LAYOUT_TREES, *of_papers, "ufd-diffusion"}
+
+
+def folds_of(section: ManifestSection, root: Path, out: Path) -> tuple[dict, list[str]]:
+    roots, lines = Roots({}, root, out / "images"), []
+    built = {name: build_data_set(name, out, roots) for name in data_sets_of(section)}
+    return compose_folds(section, built, roots, seed=0, on_step=lines.append), lines
+
+
+def test_a_test_set_is_whole_where_another_data_set_validates_on_it(trees, tmp_path):
+    """As UniversalFakeDetect's training set does on ProGAN's test images."""
+    both = ManifestSection(train={"": ("ufd/train",)}, test=("ufd/tests",))
+    folds, lines = folds_of(both, trees / "forensynths", tmp_path)
+    rows = folds[""].rows
+    tests = build_manifest("ufd/tests", trees / "forensynths").manifest
+    tested = rows[rows["split"] == "test"]
+    assert sorted(tested["path"]) == sorted(tests.rows["path"])
+    assert "progan" in set(tested["generator"])
+    assert set(rows["split"]) == {"train", "test"}
+    n_both = int((tests.rows["source"] == "progan").sum())
+    assert lines == [
+        f"{n_both} images are named to validate and test: they are not validated on; groups of "
+        "the training images are held out to validate on"
+    ]
+
+
+def test_what_is_trained_on_is_not_tested_on(trees, tmp_path):
+    described = read_yaml(shipped_data_sets()["ufd/train"]) | {
+        "parts": [
+            {"layout": "forensynths", "keep": {"split": "test", "source": "progan"}, "split": part}
+            for part in ("train", "val")
+        ],
+        "expected": [],
+    }
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump(described))
+    section = ManifestSection(train={"two": (str(own),)}, test=("ufd/tests",))
+    folds, lines = folds_of(section, trees / "forensynths", tmp_path)
+    rows = folds["two"].rows
+    sources = {split: set(part["source"]) for split, part in rows.groupby("split")}
+    assert sources["train"] == {"progan"}
+    assert "progan" not in sources["test"]
+    n = int((rows["split"] == "train").sum())
+    assert lines == [
+        f"fold two: {n} images are named to train and test: they are not tested on",
+        f"fold two: {n} images are named to train and validate: they are not validated on; groups "
+        "of the training images are held out to validate on",
+    ]
 
 
 @pytest.mark.slow
