@@ -67,6 +67,9 @@ class FakeBackbone:
             self._n_waiting += 1
         return pixels[:SIZE_PX, :SIZE_PX]
 
+    def upload(self, batch: np.ndarray) -> np.ndarray:
+        return batch
+
     def take_seconds(self) -> dict[str, float]:
         return {"counting": 0.0}
 

@@ -21,7 +21,9 @@ from clare_cache.backbones.numerics import (
     pick_device,
     torch_dtype,
 )
+from clare_cache.backbones.protocol import PictureBatch
 from clare_cache.backbones.stopwatch import Stopwatch
+from clare_cache.backbones.upload import Upload, on_device
 from clare_cache.errors import BackboneError
 from clare_cache.images import Preparation, decoder_declared
 from clare_cache.types import ArraySpec, ImageId
@@ -62,6 +64,7 @@ class ClipBackbone:
         self.device = pick_device(device)
         self._stopwatch = Stopwatch(self.device)
         self.take_seconds = self._stopwatch.take
+        self.upload = Upload(self.device)
         self.largest_batch = largest_batch(self.device)
         self._visual = visual.to(self.device)
         mean, std = NORMALISE.get(config.normalise, (mean, std))
@@ -94,7 +97,7 @@ class ClipBackbone:
         }
 
     def __call__(
-        self, batch: NDArray[np.generic], image_ids: Sequence[ImageId], wanted: Sequence[str]
+        self, batch: PictureBatch, image_ids: Sequence[ImageId], wanted: Sequence[str]
     ) -> dict[str, NDArray[np.generic]]:
         """(B, size, size, 3) → the wanted arrays, each (B, *shape), all from one forward pass."""
         with full_memory():
@@ -142,8 +145,8 @@ class ClipBackbone:
             features["clip_embedding"] = self._stored(embedding)
         return features
 
-    def _normalise(self, batch: NDArray[np.generic]) -> Tensor:
-        pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+    def _normalise(self, batch: PictureBatch) -> Tensor:
+        pixels = on_device(batch, self.device)
         return (pixels.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
 
     def _stored(self, values: Tensor) -> Tensor:

@@ -27,8 +27,10 @@ from clare_cache.backbones.numerics import (
     place,
     torch_dtype,
 )
+from clare_cache.backbones.protocol import PictureBatch
 from clare_cache.backbones.stable_diffusion import StableDiffusion
 from clare_cache.backbones.stopwatch import Stopwatch
+from clare_cache.backbones.upload import Upload, on_device
 from clare_cache.errors import BackboneError, raise_faults
 from clare_cache.images import Preparation, decoder_declared
 from clare_cache.seeds import standard_normal
@@ -95,6 +97,7 @@ class ErrorMapBackbone:
         self.device = pick_device(device)
         self._stopwatch = Stopwatch(self.device)
         self.take_seconds = self._stopwatch.take
+        self.upload = Upload(self.device)
         self.largest_batch = largest_batch(self.device)
         self._parts_vae = parts.vae
         self._unet = place(parts.unet, self.device)
@@ -170,7 +173,7 @@ class ErrorMapBackbone:
         return vae
 
     def __call__(
-        self, batch: NDArray[np.generic], image_ids: Sequence[ImageId], wanted: Sequence[str]
+        self, batch: PictureBatch, image_ids: Sequence[ImageId], wanted: Sequence[str]
     ) -> dict[str, NDArray[np.generic]]:
         """(B, size_px, size_px, 3) → the wanted arrays, each (B, 4, rows, columns)."""
         asked = [spec.name for spec in self.arrays if spec.name in wanted]
@@ -214,10 +217,10 @@ class ErrorMapBackbone:
         return {array: made[array].cpu().numpy() for array in asked}
 
     @torch.inference_mode()
-    def posterior(self, batch: NDArray[np.generic]) -> tuple[Tensor, Tensor]:
+    def posterior(self, batch: PictureBatch) -> tuple[Tensor, Tensor]:
         """(B, h, w, 3) pictures → mean and standard deviation of the VAE's latents, each
         (B, channels, rows, columns) float32, before the scaling factor."""
-        pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+        pixels = on_device(batch, self.device)
         # Contiguous, for a permuted view makes PyTorch's CPU kernels lose a digit in group norms.
         scaled = (pixels.permute(0, 3, 1, 2).float().contiguous() / 255 - 0.5) * 2
         if self._compiled:
@@ -295,6 +298,7 @@ class ErrorMapFromLatent:
         self.arrays = self._backbone.arrays
         self.declared = self._backbone.declared
         self.take_seconds = self._backbone.take_seconds
+        self.upload = self._backbone.upload
         # Larger ones are not tried: the UNet takes its rows in parts of UNET_ROWS anyway.
         self.largest_batch = 0
 
@@ -303,14 +307,14 @@ class ErrorMapFromLatent:
         return pixels
 
     def __call__(
-        self, batch: NDArray[np.generic], image_ids: Sequence[ImageId], wanted: Sequence[str]
+        self, batch: PictureBatch, image_ids: Sequence[ImageId], wanted: Sequence[str]
     ) -> dict[str, NDArray[np.generic]]:
         """(B, 4, rows, columns) rows of `vae_latent` → the wanted arrays, each of that shape."""
         asked = [spec.name for spec in self.arrays if spec.name in wanted]
         if not asked:
             return {}
         with full_memory():
-            latents = torch.from_numpy(np.ascontiguousarray(batch)).to(self._backbone.device)
+            latents = on_device(batch, self._backbone.device)
             noise = self._backbone.draw_noise(image_ids)
             return self._backbone.arrays_from(latents.float(), noise, asked)
 

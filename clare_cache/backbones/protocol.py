@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from clare_cache.types import ArraySpec, ImageId, Pixels
 
+PictureBatch = NDArray[np.generic] | Any
+"""Preprocessed pictures (B, h, w, 3): an array or, uploaded, a tensor. Slices are taken of it."""
+
 
 class Backbone(Protocol):
     """A frozen value: network, preprocessing, declared outputs and identity.
@@ -35,13 +38,19 @@ class Backbone(Protocol):
         prepare pictures without the network. May raise ImageError."""
         ...
 
+    def upload(self, batch: NDArray[np.generic]) -> PictureBatch:
+        """The same pictures on the device, copied while it works on others; called from another
+        thread. Where the device is the CPU, `batch` itself."""
+        ...
+
     def take_seconds(self) -> Mapping[str, float]: ...
 
     def __call__(
-        self, batch: NDArray[np.generic], image_ids: Sequence[ImageId], wanted: Sequence[str]
+        self, batch: PictureBatch, image_ids: Sequence[ImageId], wanted: Sequence[str]
     ) -> dict[str, NDArray[np.generic]]:
-        """(B, h, w, 3) preprocessed pictures (of `ErrorMapFromLatent`: latents) → the wanted
-        arrays, each (B, *shape), dtype as declared. Row i depends on picture i and id i alone, up
-        to the rounding of batched arithmetic. Values may be non-finite: the caller refuses those
-        rows. Raises MemoryError when the batch does not fit into the device's memory."""
+        """(B, h, w, 3) preprocessed pictures (of `ErrorMapFromLatent`: latents), uploaded or not →
+        the wanted arrays, each (B, *shape), dtype as declared. Row i depends on picture i and id i
+        alone, up to the rounding of batched arithmetic. Values may be non-finite: the caller
+        refuses those rows. Raises MemoryError when the batch does not fit into the device's memory.
+        """
         ...

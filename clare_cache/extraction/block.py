@@ -1,21 +1,23 @@
 """One block of images → arrays and failures. Pure but for the files and backbones it is given.
 
-An image is read and decoded once, whatever the number of backbones; the next batch is decoded
+An image is read and decoded once, whatever the number of backbones; the next batch is made ready
 while the networks look at the present one. Memory is bounded by the block, never by the data set.
 """
 
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clare_cache.backbones.protocol import Backbone
-from clare_cache.extraction.decoding import Item, Look, Looked, Pictures, look_ahead
+from clare_cache.extraction.decoding import Item, Look, Pictures
 from clare_cache.extraction.fitting import look_at
+from clare_cache.extraction.staging import Job, batches
 from clare_cache.types import Failure
 
 __all__ = ["Extracted", "Item", "Job", "Pictures", "extract_block"]
@@ -33,16 +35,6 @@ class Extracted:
     seconds: Mapping[str, float] = field(default_factory=dict)
     beside: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Job:
-    """One backbone on one view: the arrays to make, and the rows that lack any of them."""
-
-    view: str
-    backbone: Backbone
-    arrays: tuple[str, ...]
-    rows: frozenset[int]
 
 
 def extract_block(
@@ -69,37 +61,26 @@ def extract_block(
     n_decoded = 0
 
     started = time.perf_counter()
-    for timed in _batches(items, jobs, look=look, pool=pool, batch_size=batch_size):
-        seconds["decode"] += time.perf_counter() - started
-        beside["decode"] += sum(spent for _, _, spent in timed)
-        batch = [(item, outcome) for item, outcome, _ in timed]
-        for item, outcome in batch:
-            n_decoded += not isinstance(outcome, Failure)
-            for key, rows in missing.items():
-                found = outcome if isinstance(outcome, Failure) else outcome[_view_of(key)]
-                if item.row in rows and isinstance(found, Failure):
-                    failures[key][item.row] = found
-        for view, in_view in jobs.items():
-            for position, job in enumerate(in_view):
-                due = [
-                    (item, found[position])
-                    for item, outcome in batch
-                    if item.row in job.rows
-                    and not isinstance(outcome, Failure)
-                    and not isinstance(found := outcome[view], Failure)
-                ]
-                if due:
-                    pictures = np.stack([picture for _, picture in due])
-                    shown = [item for item, _ in due]
-                    ids = [item.image_id for item in shown]
-                    made = look_at(job.backbone, pictures, ids, job.arrays, notes=notes)
-                    for array, output in made.items():
-                        key = f"{view}/{array}"
-                        _keep(output, shown, key, values[key], failures[key], missing[key])
-                    for network, spent in job.backbone.take_seconds().items():
-                        seconds[network] += spent
-        on_images(len(batch))
-        started = time.perf_counter()
+    with closing(batches(items, jobs, look=look, pool=pool, batch_size=batch_size)) as in_batches:
+        for batch in in_batches:
+            seconds["decode"] += time.perf_counter() - started
+            beside["decode"] += batch.seconds
+            n_decoded += batch.n_decoded
+            for row, by_view in batch.failures.items():
+                for key, rows in missing.items():
+                    if row in rows and (failure := by_view.get(_view_of(key))):
+                        failures[key][row] = failure
+            for shown in batch.shown:
+                job = shown.job
+                ids = [item.image_id for item in shown.items]
+                made = look_at(job.backbone, shown.pictures, ids, job.arrays, notes=notes)
+                for array, output in made.items():
+                    key = f"{job.view}/{array}"
+                    _keep(output, shown.items, key, values[key], failures[key], missing[key])
+                for network, spent in job.backbone.take_seconds().items():
+                    seconds[network] += spent
+            on_images(batch.n_images)
+            started = time.perf_counter()
     seconds["other"] = time.perf_counter() - whole - sum(seconds.values())
     return Extracted(
         values=values,
@@ -128,25 +109,6 @@ def _jobs(
 
 def _view_of(key: str) -> str:
     return key.split("/")[0]
-
-
-def _batches(
-    items: Sequence[Item],
-    jobs: Mapping[str, Sequence[Job]],
-    *,
-    look: Look,
-    pool: Executor,
-    batch_size: int,
-) -> Iterator[Looked]:
-    """Batches of prepared pictures, one batch ahead of the consumer."""
-    prepare = {view: [job.backbone.preprocess for job in in_view] for view, in_view in jobs.items()}
-    ahead: deque[Callable[[], Looked]] = deque()
-    for start in range(0, len(items), batch_size):
-        ahead.append(look_ahead(pool, look, items[start : start + batch_size], prepare))
-        if len(ahead) == 2:
-            yield ahead.popleft()()
-    for collect in ahead:
-        yield collect()
 
 
 def _keep(

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from clare_cache.backbones.protocol import Backbone
+from clare_cache.backbones.protocol import Backbone, PictureBatch
 from clare_cache.errors import ExtractError
 from clare_cache.types import ImageId
 
@@ -25,7 +25,7 @@ _at_once: WeakKeyDictionary[Backbone, int] = WeakKeyDictionary()
 
 def look_at(
     backbone: Backbone,
-    pictures: NDArray[np.generic],
+    pictures: PictureBatch,
     image_ids: Sequence[ImageId],
     wanted: Sequence[str],
     *,
@@ -62,7 +62,7 @@ def look_at(
 
 def _outputs(
     backbone: Backbone,
-    pictures: NDArray[np.generic],
+    pictures: PictureBatch,
     image_ids: Sequence[ImageId],
     wanted: Sequence[str],
 ) -> dict[str, NDArray[np.generic]] | None:
