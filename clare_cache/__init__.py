@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clare_cache.data import load
-    from clare_cache.heads import build_head
+    from clare_cache.heads import Head, HeadOutput, build_head
     from clare_cache.manifest import Manifest
     from clare_cache.recipe import read_recipe
     from clare_cache.store import open_store
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Head": "clare_cache.heads",
     "HeadClassifier": "clare_cache.train.estimator",
+    "HeadOutput": "clare_cache.heads",
     "Manifest": "clare_cache.manifest",
     "Settings": "clare_cache.workflow.run",
     "audit_manifest": "clare_cache.workflow.audit",
@@ -45,7 +47,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "Head",
     "HeadClassifier",
+    "HeadOutput",
     "Manifest",
     "Settings",
     "__version__",

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from clare_cache.backbones.config import ClipConfig, ErrorMapConfig
 from clare_cache.errors import ClareCacheError, RecipeError, raise_faults
 from clare_cache.published.expectation import Expectation
-from clare_cache.sweep import Choose, expand, parse_change
+from clare_cache.sweep import Choose, expand, label_of, parse_change
 from clare_cache.train.config import OptimiserConfig, TrainConfig
 from clare_cache.yaml_files import faults_of, read_yaml, shipped
 
@@ -106,7 +106,7 @@ class HeadSection(_Section):
     @model_validator(mode="after")
     def _named(self) -> "HeadSection":
         if not self.label:
-            object.__setattr__(self, "label", self.family)
+            object.__setattr__(self, "label", label_of({"family": self.family}))
         return self
 
 

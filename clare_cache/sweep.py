@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from clare_cache.errors import RecipeError, raise_faults
+from clare_cache.errors import HeadError, RecipeError, raise_faults
 from clare_cache.fingerprint import canonical_json, fingerprint
 from clare_cache.seeds import generator_for
 from clare_cache.train.config import OptimiserConfig, TrainConfig
@@ -117,6 +117,11 @@ def read_value(text: str) -> Any:
     return text
 
 
+def label_of(head: Raw) -> str:
+    """A head's name in its run: its label, or else its family, of a user's own the class."""
+    return str(head.get("label") or head.get("family")).rpartition(":")[2]
+
+
 def expand(
     recipe: Raw,
     changes: Sequence[Change] = (),
@@ -151,7 +156,7 @@ def expand(
         # What is said later counts: the command line over the file.
         every = {axis.place: axis for axis in (*of_train, *listed, *set_here)}
         mine = [axis for axis in every.values() if axis.varies or axis.place[0] != "train"]
-        label = str(head.get("label") or head.get("family"))
+        label = label_of(head)
         ranges = [axis.name for axis in mine if isinstance(axis.values, Range)]
         if ranges and sample is None and choose is None:
             faults.append(f"head {label}: {', '.join(ranges)} has a range; say --sample N")
@@ -207,19 +212,22 @@ def _place_changes(
 def _place_of(key: str, head: Raw) -> tuple[str, ...]:
     """Where a dotted key lies in this head, or () if it has no such thing."""
     # Only here, because heads import torch, and `recipe list` need not.
-    from clare_cache.heads import HEADS
+    from clare_cache.heads import find_head
     from clare_cache.heads.options import resolve_options
     from clare_cache.heads.protocol import BankHead
 
     section, _, rest = key.partition(".")
-    family = HEADS.get(str(head.get("family")))
+    try:
+        family = find_head(str(head.get("family")))
+    except HeadError:
+        family = None  # said when the head is built
     options = family.option_rules if family is not None else {}
     if section == "train" and rest in TrainConfig.model_fields:
         return ("train", rest)
     is_trained = family is None or not issubclass(family, BankHead)
     if section == "train" and rest in OptimiserConfig.model_fields and is_trained:
         return ("optimiser", rest)
-    if section in (head.get("label"), head.get("family")) and rest:
+    if section in (label_of(head), head.get("family")) and rest:
         section = "head"
     if section != "head":
         return ()

@@ -1,6 +1,7 @@
 """What several test folders share: the golden generator and small pictures."""
 
 import importlib.util
+import sys
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
@@ -104,6 +105,7 @@ def command(
         from clare_cache.cli.app import main
 
         monkeypatch.chdir(folder)
+        monkeypatch.setattr("sys.path", [*sys.path])
         monkeypatch.setattr("sys.argv", ["clare-cache", *arguments])
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:

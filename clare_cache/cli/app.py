@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from clare_cache.errors import ClareCacheError, VersionWarning
@@ -21,6 +22,9 @@ DEBUG = "--debug"
 def main() -> None:
     """Run the command that the arguments name, and exit."""
     arguments = sys.argv[1:]
+    # Users' own heads lie where they work; last, so that nothing installed is hidden.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
     try:
         from clare_cache.cli.commands import app
 

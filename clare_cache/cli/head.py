@@ -1,4 +1,4 @@
-"""`clare-cache head …`: the authors' checkpoints in and out, and model cards."""
+"""`clare-cache head …`: the authors' checkpoints in and out, users' heads tried, model cards."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,6 +54,30 @@ def export(
     for remark in export_run(run, output, clip=clip):
         say(f"  {remark}")
     print_result(str(output))
+
+
+@app.command("check")
+def check(
+    family: Annotated[str, typer.Argument(help="MODULE:CLASS of a head of your own, or a family.")],
+    option: Annotated[
+        list[str], typer.Option(help="NAME=VALUE of the head's options, repeatable.")
+    ] = [],  # noqa: B006
+    store: Annotated[
+        str | None,
+        typer.Option(help="Take shapes from this store, by default those of ViT-L/14 and SD."),
+    ] = None,
+    clip: Clip = None,
+) -> None:
+    """Try what training asks of a head, on made-up features; status 1 if it does not keep it."""
+    from clare_cache.workflow.own_heads import try_head
+
+    found = try_head(family, store=store, clip=clip, **dict(_parse(text) for text in option))
+    for what, faults in found.items():
+        print_result(f"{'no' if faults else 'ok'}  {what}")
+        for fault in faults:
+            print_result(f"      {fault}")
+    if any(found.values()):
+        raise typer.Exit(1)
 
 
 @app.command("card")

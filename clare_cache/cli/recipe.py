@@ -38,11 +38,13 @@ def show(recipe: Name) -> None:
 
 @app.command()
 def check(recipe: Name) -> None:
-    """List every fault of a recipe at once, its published rows included."""
+    """List every fault of a recipe at once, its heads' options and published rows included."""
     from clare_cache.published.tables import check_expectations
     from clare_cache.recipe import find_recipe, read_recipe
+    from clare_cache.workflow.members import needs_of
 
     found = read_recipe(recipe)
+    needs_of(found.head)
     n_rows = check_expectations(found.expect, {head.label: head.options for head in found.head})
     print_result(
         f"{find_recipe(recipe)}: {count(len(found.head), 'head')}, "

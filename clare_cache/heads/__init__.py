@@ -4,7 +4,7 @@
 it was not trained on.
 """
 
-from clare_cache.heads.build import HEADS, build_head, head_needs, needs_text
+from clare_cache.heads.build import HEADS, build_head, find_head, head_needs, needs_text
 from clare_cache.heads.features import RN50_SHAPES, VIT_L14_SHAPES
 from clare_cache.heads.files import check_features, load_head, save_head
 from clare_cache.heads.protocol import Head, HeadOutput, TextTower
@@ -18,6 +18,7 @@ __all__ = [
     "TextTower",
     "build_head",
     "check_features",
+    "find_head",
     "head_needs",
     "load_head",
     "needs_text",

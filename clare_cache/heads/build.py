@@ -14,6 +14,7 @@ from clare_cache.heads.knn import Knn
 from clare_cache.heads.lare2 import Lare2
 from clare_cache.heads.linear import Linear, LinearProbe
 from clare_cache.heads.options import resolve_options
+from clare_cache.heads.own import find_own, is_own
 from clare_cache.heads.prompt_tuning import PromptTuning
 from clare_cache.heads.protocol import Head, TextTower
 from clare_cache.heads.rine import Rine
@@ -24,6 +25,19 @@ HEADS: dict[str, type[Head]] = {
         Adapter, Clare, ErrorMapResNet, Knn, Lare2, Linear, LinearProbe, PromptTuning, Rine,
     )
 }  # fmt: skip
+
+
+def find_head(family: str) -> type[Head]:
+    """The class of a family: one of `HEADS`, or a user's own as `MODULE:CLASS`. Raises HeadError
+    when there is none."""
+    if is_own(family):
+        return find_own(family)
+    if family not in HEADS:
+        raise HeadError(
+            f"head {family}: expected one of {', '.join(sorted(HEADS))}, found {family}. "
+            "Choose a family from this list, or name your own as MODULE:CLASS."
+        )
+    return HEADS[family]
 
 
 def build_head(
@@ -42,7 +56,7 @@ def build_head(
     are read in their place, e.g. `{"error_map": "error_map-t280"}`. Raises HeadError with all
     faults at once.
     """
-    kind = _kind(family)
+    kind = find_head(family)
     resolved, faults = resolve_options(kind.option_rules, options)
     reads = dict(reads or {})
     faults += read_faults(kind.axes_of(resolved), reads)
@@ -66,7 +80,7 @@ def head_needs(
     family: str, *, reads: Mapping[str, str] | None = None, **options: Any
 ) -> tuple[str, ...]:
     """The arrays that such a head reads, without building it. Raises HeadError as `build_head`."""
-    kind, reads = _kind(family), reads or {}
+    kind, reads = find_head(family), reads or {}
     resolved, faults = resolve_options(kind.option_rules, options)
     names = kind.axes_of(resolved)
     raise_faults(HeadError, f"head {family}", [*faults, *read_faults(names, reads)])
@@ -75,7 +89,7 @@ def head_needs(
 
 def needs_text(family: str) -> bool:
     """Whether heads of this family must be given a text tower."""
-    return _kind(family).needs_text
+    return find_head(family).needs_text
 
 
 def _by_own_name(
@@ -84,12 +98,3 @@ def _by_own_name(
     """Row shapes of arrays, by the names under which the family knows them."""
     own = {name: shape for name, shape in shapes.items() if name not in reads}
     return own | {name: shapes[array] for name, array in reads.items() if array in shapes}
-
-
-def _kind(family: str) -> type[Head]:
-    if family not in HEADS:
-        raise HeadError(
-            f"head {family}: expected one of {', '.join(sorted(HEADS))}, found {family}. "
-            "Choose a family from this list."
-        )
-    return HEADS[family]

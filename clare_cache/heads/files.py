@@ -17,6 +17,7 @@ from clare_cache.errors import HeadError, raise_faults
 from clare_cache.files import write_json, write_whole
 from clare_cache.fingerprint import canonical_json, differences, file_digest
 from clare_cache.heads.build import build_head
+from clare_cache.heads.own import code_of, warn_of_other_code
 from clare_cache.heads.protocol import Head, TextTower
 
 FORMAT = 1
@@ -40,6 +41,7 @@ def save_head(head: Head, folder: Path, extra: Mapping[str, Any]) -> None:
         "n_parameters": sum(p.numel() for p in head.parameters()),
         "seed": head.seed,
         "text": None if tower is None else dict(tower.declared()),
+        **code_of(head.family),
     }
     faults = [f"extra: expected other keys than the head's own, found {key}"
               for key in sorted(config.keys() & extra.keys())]  # fmt: skip
@@ -59,6 +61,7 @@ def load_head(folder: Path, *, text: TextTower | None = None) -> tuple[Head, dic
     """
     folder = Path(folder)
     config = _read_config(folder)
+    warn_of_other_code(config, folder)
     if text is not None and config.get("text") is not None:
         phrases = differences(config["text"], text.declared())
         raise_faults(

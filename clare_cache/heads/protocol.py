@@ -91,6 +91,7 @@ class Head(nn.Module, ABC):
     """
 
     family: ClassVar[str]
+    """Its name in recipes; of a user's own head, where that is found: `MODULE:CLASS`."""
     axes: ClassVar[Mapping[str, tuple[str, ...]]]
     needs_text: ClassVar[bool] = False
     option_rules: ClassVar[Mapping[str, Option]] = {}

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clare_cache.data.regions import stored
-from clare_cache.errors import ReportError
+from clare_cache.errors import HeadError, ReportError
 from clare_cache.evaluate import read_config
 from clare_cache.fingerprint import canonical_json, fingerprint
-from clare_cache.heads import HEADS, build_head, head_needs
+from clare_cache.heads import build_head, find_head, head_needs
+from clare_cache.heads.own import code_of
 from clare_cache.heads.protocol import TextTower
 from clare_cache.manifest import Manifest
 from clare_cache.recipe import HeadSection, Recipe
@@ -19,10 +20,17 @@ from clare_cache.types import CLEAN
 
 
 def needs_of(sections: Sequence[HeadSection]) -> list[str]:
-    """The arrays that these heads read, sorted."""
-    return sorted(
-        {name for h in sections for name in head_needs(h.family, reads=h.reads, **h.options)}
-    )
+    """The arrays that these heads read, sorted. Raises HeadError with what is wrong with each."""
+    found: set[str] = set()
+    faults: dict[str, None] = {}
+    for head in sections:
+        try:
+            found.update(head_needs(head.family, reads=head.reads, **head.options))
+        except HeadError as error:
+            faults[str(error)] = None
+    if faults:
+        raise HeadError("\n".join(faults))
+    return sorted(found)
 
 
 def build_member(
@@ -63,7 +71,7 @@ def training_fingerprint(
     described = section.model_dump(mode="json", exclude={"train", "settings", "fold"})
     return fingerprint(
         {
-            "head": described | {"seed": seed_of(recipe, section)},
+            "head": described | {"seed": seed_of(recipe, section)} | code_of(section.family),
             "train": recipe.train_of(section).model_dump(mode="json"),
             "features": {n: store[f"{CLEAN}/{n}"].fingerprint for n in stored(needs_of([section]))},
             "manifest": manifest.fingerprint(),
@@ -85,7 +93,7 @@ def cohorts_of(recipe: Recipe) -> tuple[tuple[str, ...], ...]:
     """Labels of heads that can be one stack: equal in all but what a stack may hold."""
     found: dict[str, list[str]] = {}
     for section in recipe.head:
-        kind = HEADS[section.family]
+        kind = find_head(section.family)
         options = {k: v for k, v in section.options.items() if k not in kind.stackable_options}
         alike = {
             "family": section.family,
