@@ -25,9 +25,19 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_head_in_a_users_file_goes_all_the_way(folder, command):
+    from clare_cache.workflow.demo import make_images
+
+    (folder / "my-recipe.yaml").write_text(RECIPE)
+    make_images(folder / "faces", per_region=2)
+    group = r"([^/]+)-\d+\.png$"
+    command("manifest", "build", "folder", "faces", "-o", "faces.parquet", "--group", group,
+            folder=folder)  # fmt: skip
+    made = command("extract", "faces.parquet", "faces-store", "--root", "faces", "--sd", "tiny",
+                   "--features", "error_map", folder=folder)  # fmt: skip
+    assert made.status == 0, made.err
     tried = command("head", "check", "my_heads:ErrorStatistics", "--store", "faces-store",
                     folder=folder)  # fmt: skip
-    assert (tried.status, tried.out.count("ok  ")) == (0, 10), tried.out
+    assert (tried.status, tried.out.count("ok  ")) == (0, 10), tried
     train = ["train-head", "my-recipe.yaml", "--store", "faces-store", "--manifest",
              "faces.parquet", "--out", "runs", "--set", "ErrorStatistics.width=8,16"]  # fmt: skip
     assert command("recipe", "check", "my-recipe.yaml", folder=folder).status == 0
