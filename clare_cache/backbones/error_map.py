@@ -186,7 +186,8 @@ class ErrorMapBackbone:
                 self._draw(image_ids, ["latent_sample"])[:, 0],
                 self.draw_noise(image_ids),
             )
-            latents = (mean + std * drawn.to(self.device)) * self.scaling_factor
+            drawn = drawn.to(self.device, non_blocking=True)
+            latents = (mean + std * drawn) * self.scaling_factor
             return self.arrays_from(latents, noise, asked)
 
     def draw_noise(self, image_ids: Sequence[ImageId]) -> Tensor:
@@ -209,7 +210,8 @@ class ErrorMapBackbone:
             # As many draws as any of its maps needs, asked for or not: a UNet call of another size
             # rounds differently, and a resumed run is to give the same bytes.
             n_draws = max(m.ensemble for m in self._maps.values() if m.timestep == timestep)
-            errors = self.errors(latents, noise[:, :n_draws].to(self.device), timestep)
+            drawn = noise[:, :n_draws].to(self.device, non_blocking=True)
+            errors = self.errors(latents, drawn, timestep)
             for one in maps:
                 if one.timestep == timestep:
                     draws = errors[:, : one.ensemble]
@@ -245,7 +247,8 @@ class ErrorMapBackbone:
         noise = noise.flatten(0, 1)
         noised = signal * z0 + spread * noise
         target = noise if self._predicts_noise else signal * noise - spread * z0
-        step = torch.tensor(timestep, dtype=torch.int64, device=self.device)
+        # Not torch.tensor, which would wait for all that a GPU has still to do.
+        step = torch.full((), timestep, dtype=torch.int64, device=self.device)
         with (
             self._stopwatch.measure("unet"),
             float32_products(self.device, self.config.dtype),

@@ -63,7 +63,7 @@ class ResidentRows:
 
     def _take(self, tensor: Tensor, chosen: Positions) -> Tensor:
         if tensor.device.type != "cpu":
-            return tensor[torch.from_numpy(chosen).to(tensor.device)]
+            return tensor[torch.from_numpy(chosen).to(tensor.device, non_blocking=True)]
         out = self._buffers.empty(len(chosen), tensor.shape[1:], tensor.dtype)
         # One thread copies as fast as memory allows, and waits for no other.
         np.take(tensor.numpy(), chosen, axis=0, out=out.numpy(), mode="clip")

@@ -114,8 +114,9 @@ class CrossAttentionTokens(CrossAttention):
         error = with_mean(error)
         # Five affine maps are one, and the query projection composes with it: both are applied to
         # the 8 unit vectors rather than to every token.
-        bias = self.map_proj(torch.zeros(N_HEADS).to(error))
-        weight = self.map_proj(torch.eye(N_HEADS).to(error)) - bias
+        bias = self.map_proj(error.new_zeros(N_HEADS))
+        unit = torch.eye(N_HEADS, dtype=error.dtype, device=error.device)
+        weight = self.map_proj(unit) - bias
         codes = bias + self.pos_embed_q
         projected = error @ (weight @ self.attention.fc_q.weight.T) + self.attention.fc_q(codes)
         answer = self.attention(projected, tokens, self.pos_embed_kv)

@@ -84,7 +84,10 @@ class Knn(BankHead):
         for features, labels in batches:
             unit = self._unit(features).to(self.real.dtype)
             for label, kept in parts.items():
-                kept.append(unit[(labels == label).to(unit.device)].to(self.real.device))
+                # Numbers rather than a mask: the host need not ask a GPU how many there are.
+                chosen = (labels == label).nonzero().flatten()
+                chosen = chosen.to(unit.device, non_blocking=True)
+                kept.append(unit[chosen].to(self.real.device, non_blocking=True))
         real, fake = (torch.cat(parts[label]) for label in (REAL, FAKE))
         self._check_sizes(len(real), len(fake))
         self.real, self.fake = real, fake

@@ -203,7 +203,7 @@ def _read(
 
 
 def _on(device: torch.device | str, features: Mapping[str, Tensor], labels: Tensor) -> Batch:
-    return to_device(features, device), labels.to(device)
+    return to_device(features, device), labels.to(device, non_blocking=True)
 
 
 def _end_epoch(

@@ -78,7 +78,10 @@ def score_stacks(
     batch_size: int = SCORE_BATCH,
 ) -> list[NDArray[np.float64]]:
     """Log-odds of "fake" (members, n) for each stack, as `score` does."""
-    found = [np.full((len(stack), len(data)), np.nan) for stack in stacks]
+    if not len(data):
+        return [np.empty((len(stack), 0)) for stack in stacks]
+    found: list[list[torch.Tensor]] = [[] for _ in stacks]
+    order: list[NDArray[np.int64]] = []
     heads = [head for stack in stacks for head in stack.heads]
     modes = [head.training for head in heads]
     with torch.inference_mode():
@@ -86,22 +89,27 @@ def score_stacks(
             head.eval()
         for positions, given in data.once(batch_size):
             features = to_device(given, device)
-            for scores, stack in zip(found, stacks, strict=True):
-                scores[:, positions] = stack.scores(features).cpu().double().numpy()
+            order.append(positions)
+            for parts, stack in zip(found, stacks, strict=True):
+                parts.append(stack.scores(features))
+        # Only now: a copy to the host waits for all that a GPU has still to do.
+        scores = [torch.cat(parts, dim=1).cpu().double().numpy() for parts in found]
     for head, training in zip(heads, modes, strict=True):
         head.train(training)
-    return found
+    back = np.argsort(np.concatenate(order))
+    return [values[:, back] for values in scores]
 
 
 def to_device(
     features: Mapping[str, torch.Tensor], device: torch.device | str
 ) -> dict[str, torch.Tensor]:
     """The batch on a device and in the precision of heads: once, not once for each stack."""
+    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in features.items()}
+    # Not in the same call: PyTorch would convert first, on the host, and then copy twice as much.
     return {
-        name: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype,
-                        non_blocking=True)
-        for name, tensor in features.items()
-    }  # fmt: skip
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in moved.items()
+    }
 
 
 def probability(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -104,7 +104,9 @@ class Stack:
     ) -> Tensor:
         """Each member's training loss (n,) on one batch, its dropout drawn from its seed. Each
         moves its share `smoothing` of every label to the other class (none: 0)."""
-        shares = torch.tensor(smoothing, device=labels.device) if any(smoothing) else None
+        shares = None
+        if any(smoothing):
+            shares = torch.tensor(smoothing).to(labels.device, non_blocking=True)
         with _Dropout(seeds, masks, is_stacked=len(self) > 1):
             if len(self) == 1:
                 loss: Tensor = self._template(features, labels, shares)

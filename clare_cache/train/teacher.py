@@ -189,10 +189,11 @@ class Teacher:
             for name, parameter in group.parameters.items():
                 prefix = f"{name}/"
                 for key in (k for k in mine[0] if k.startswith(prefix)):
-                    values = [state[key].to(parameter.device) for state in mine]
+                    values = [state[key] for state in mine]
                     is_own = values[0].ndim or key.endswith(("momentum_buffer", AVERAGE))
+                    # Adam's count of steps is one for all, and stays with the host, which reads it.
                     group.optimiser.state[parameter][key.removeprefix(prefix)] = (
-                        torch.stack(values) if is_own else values[0]
+                        torch.stack(values).to(parameter.device) if is_own else values[0].cpu()
                     )
 
     def lesson_state(self, member: int) -> Tensor:
