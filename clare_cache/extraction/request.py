@@ -2,11 +2,12 @@
 
 Workers read the rows of their block from here, so that only block numbers go out to them;
 `store status` reads how much was asked for. The name is a digest of the bytes: asking the same
-twice writes nothing, and an altered file is noticed.
+twice writes nothing, and whoever reads an altered file notices.
 """
 
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain
 
 import numpy as np
@@ -15,27 +16,35 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clare_cache.store import Place, sweep
-from clare_cache.store.records import (
-    request_names,
-)
-from clare_cache.store.schema import REQUESTS_FOLDER, request_digest
+from clare_cache.store.records import check_request, name_of_content, request_names
+from clare_cache.store.schema import REQUESTS_FOLDER, request_name
 
 ROW_GROUP = 16_384
 """Rows that are read to find those of one block."""
 
 
 def write_request(
-    place: Place, rows: NDArray[np.int64], paths: Sequence[Sequence[str]], *, clear: bool = True
+    place: Place,
+    rows: NDArray[np.int64],
+    paths: Sequence[Sequence[str]],
+    *,
+    clear: bool = True,
+    notes: list[str] | None = None,
 ) -> str:
     """Name of the request file of `rows`, ascending, and the paths of each below the root.
 
-    It is written if it is new; `clear` sweeps away what killed processes left of others.
+    It is written if it is new or was altered, which `notes` then tells; `clear` sweeps away what
+    killed processes left of others.
     """
     name, data = request_file(rows, paths)
     if clear:
         sweep(place, REQUESTS_FOLDER)
-    if not place.exists(name):
-        place.write(name, data)
+    is_there = place.exists(name)
+    if is_there and name_of_content(place, name) == name:
+        return name
+    place.write(name, data)
+    if is_there and notes is not None:
+        notes.append(f"{name} was altered, and is written anew")
     return name
 
 
@@ -46,11 +55,12 @@ def request_file(rows: NDArray[np.int64], paths: Sequence[Sequence[str]]) -> tup
     file = io.BytesIO()
     pq.write_table(pa.table({"row": column, "path": names}), file, row_group_size=ROW_GROUP)
     data = file.getvalue()
-    return f"{REQUESTS_FOLDER}/{request_digest(data)}.parquet", data
+    return request_name([data]), data
 
 
 def read_request(place: Place, name: str, *, first: int, stop: int) -> dict[int, tuple[str, ...]]:
-    """Row → paths, for the asked-for rows in first..stop−1."""
+    """Row → paths, for the asked-for rows in first..stop−1. Raises StoreError when altered."""
+    _check_once(place, name)
     with place.open(name) as file:
         table = pq.read_table(file, filters=[("row", ">=", first), ("row", "<", stop)])
     paths: dict[int, list[str]] = {}
@@ -59,12 +69,18 @@ def read_request(place: Place, name: str, *, first: int, stop: int) -> dict[int,
     return {row: tuple(found) for row, found in paths.items()}
 
 
+@lru_cache(maxsize=64)
+def _check_once(place: Place, name: str) -> None:
+    """A worker reads the whole file for its first block, and not again for each."""
+    check_request(place, name)
+
+
 def read_all_requests(place: Place) -> dict[int, tuple[str, ...]]:
     """Row → paths, of every request together; damaged ones are left out."""
     paths: dict[int, dict[str, None]] = {}
     for name in request_names(place):
         data = place.read(name)
-        if request_digest(data) not in name:
+        if request_name([data]) != name:
             continue
         table = pq.read_table(io.BytesIO(data))
         for row, path in zip(table["row"].to_pylist(), table["path"].to_pylist(), strict=True):

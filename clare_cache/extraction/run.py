@@ -150,7 +150,7 @@ def extract_features(
             Path(root), [paths[n] for n in np.searchsorted(rows, sample)], len(found.lacking)
         )
     n_todo = len(found.lacking)
-    done = 0
+    done, notes = 0, list[str]()
 
     def on_images(count: int) -> None:
         nonlocal done
@@ -159,7 +159,9 @@ def extract_features(
 
     work = BlockWork(
         store=place,
-        request=write_request(place, rows, paths, clear=shard is None or shard[0] == 0),
+        request=write_request(
+            place, rows, paths, clear=shard is None or shard[0] == 0, notes=notes
+        ),
         root=Path(root).resolve(),
         views=tuple(views),
         features=tuple(features),
@@ -178,7 +180,7 @@ def extract_features(
     if found.blocks:  # a call that has nothing to do loads nothing
         executor.call(load_networks, source)
     seconds["load"] = time.perf_counter() - began - seconds["plan"]
-    n_decoded, notes = 0, list[str]()
+    n_decoded = 0
     try:
         for report in executor.run(work, found.blocks, on_images=on_images):
             for total, spent in ((seconds, report.seconds), (beside, report.beside)):

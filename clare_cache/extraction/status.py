@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from clare_cache.store import CommitRecord, Store
 from clare_cache.store.records import (
+    check_request,
     each_record,
     request_names,
 )
@@ -41,7 +42,10 @@ class ArrayStatus:
 
 
 def read_status(store: Store, *, now: datetime | None = None) -> list[ArrayStatus]:
-    """The status of every array, as its commit records say now."""
+    """The status of every array, as its commit records say now.
+
+    Raises StoreError for a request or a record that is not as it was written.
+    """
     asked = np.unique(np.concatenate([*_asked_rows(store), np.empty(0, np.int64)]))
     now = now or datetime.now(UTC)
     return [
@@ -51,6 +55,7 @@ def read_status(store: Store, *, now: datetime | None = None) -> list[ArrayStatu
 
 def _asked_rows(store: Store) -> Iterator[NDArray[np.int64]]:
     for name in request_names(store.place):
+        check_request(store.place, name)
         with store.place.open(name) as file:
             yield pq.read_table(file, columns=["row"])["row"].to_numpy()
 

@@ -27,6 +27,7 @@ from clare_cache.store.reader import (
 )
 from clare_cache.store.records import (
     block_files,
+    name_of_content,
     read_record_file,
     request_names,
 )
@@ -41,7 +42,6 @@ from clare_cache.store.schema import (
     ArrayEntry,
     CommitRecord,
     StoreDescription,
-    request_digest,
 )
 from clare_cache.types import OnProgress, Progress, ignore_progress
 
@@ -169,8 +169,9 @@ def _altered(
 
 def _check_requests(place: Place) -> Iterator[StoreFault]:
     for name in request_names(place):
-        digest = request_digest(place.read(name))
-        if f"{REQUESTS_FOLDER}/{digest}.parquet" != name:
+        found = name_of_content(place, name)
+        if found != name:
+            digest = found.rpartition("/")[2].removesuffix(".parquet")
             yield StoreFault("damaged request", name, f"its content hashes to {digest}")
 
 

@@ -29,11 +29,13 @@ URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 
 
 class Place(Protocol):
-    """One folder of files, by name. Small and picklable; `str(place)` opens it again anywhere.
+    """One folder of files, by name. Small, picklable and hashable; `str(place)` opens it again anywhere.
 
     Reading what is not there raises FileNotFoundError. What cannot be reached at all (a wrong
     bucket, refused credentials) raises StoreError.
     """
+
+    def __hash__(self) -> int: ...
 
     def resolve(self) -> "Place":
         """The same place, named so that it does not depend on the current folder."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from clare_cache.errors import StoreError
 from clare_cache.store.place import Place
@@ -14,8 +15,12 @@ from clare_cache.store.schema import (
     ArrayEntry,
     CommitRecord,
     LedgerLine,
+    request_name,
 )
 from clare_cache.store.seal import unseal
+
+READ_NBYTES = 2**20
+"""So much of a request is read at once."""
 
 NOT_WHOLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What reading a torn, emptied or foreign file raises."""
@@ -35,6 +40,22 @@ def request_names(place: Place) -> list[str]:
     """Names of the requests, without torn ones."""
     names = (f"{REQUESTS_FOLDER}/{child}" for child in place.children(REQUESTS_FOLDER))
     return [name for name in names if REQUEST_FILE.fullmatch(name)]
+
+
+def name_of_content(place: Place, name: str) -> str:
+    """What a request file would have to be called by its content: `name`, where it is whole."""
+    with place.open(name) as file:
+        return request_name(iter(partial(file.read, READ_NBYTES), b""))
+
+
+def check_request(place: Place, name: str) -> None:
+    """Does nothing for a whole request. Raises StoreError for another."""
+    found = name_of_content(place, name)
+    if found != name:
+        raise StoreError(
+            f"store {place}: expected {name} to be named by its content, found content of {found}: "
+            "it was altered. Call `clare-cache extract` again as before, which writes it anew."
+        )
 
 
 def read_records(place: Place, entry: ArrayEntry) -> dict[int, CommitRecord]:

@@ -11,7 +11,7 @@ my-store/
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -190,9 +190,12 @@ class CommitRecord:
         return cls(**fields)
 
 
-def request_digest(data: bytes) -> str:
-    """What names a request file: a digest of its bytes."""
-    return hashlib.sha256(data).hexdigest()[:DIGEST_CHARS]
+def request_name(parts: Iterable[bytes]) -> str:
+    """The name of the request file with this content: a digest of its bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return f"{REQUESTS_FOLDER}/{digest.hexdigest()[:DIGEST_CHARS]}.parquet"
 
 
 def chunk_rows_for(spec: ArraySpec, block_rows: int) -> int:

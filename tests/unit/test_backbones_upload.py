@@ -1,4 +1,4 @@
-"""Batches on their way to a device: the very same memory on a CPU, by way of pinned one to a GPU."""
+"""Batches on their way to a device: the very same memory on a CPU, pinned for a GPU."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace
