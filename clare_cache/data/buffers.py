@@ -2,6 +2,7 @@
 copying into old ones.
 """
 
+import math
 import weakref
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ class Buffers:
         """A tensor that is nobody else's, until it and all views of it are gone."""
         if self._pinned:
             return torch.empty((n, *row_shape), dtype=dtype, pin_memory=True)
-        nbytes = torch.empty((n, *row_shape), dtype=dtype, device="meta").nbytes
+        nbytes = n * math.prod(row_shape) * dtype.itemsize
         free = self._free[nbytes]
         memory = free.pop() if free else np.empty(max(nbytes, 1), np.uint8)
         lent = memory[:nbytes]

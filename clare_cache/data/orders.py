@@ -54,25 +54,31 @@ def pooled_shuffle(
     sizes = np.empty_like(counts)
     sizes[rank] = counts
     n_slots = pool_size(pool_rows, batch_size=batch_size, largest=int(counts.max(initial=1)), n=n)
-    held = np.full(n_slots, -1, np.int64)
-    unit = entered = left = 0
-    while left < n:
+    held = np.empty(n_slots, np.int64)
+    slots = np.arange(n_slots)
+    # `slots[:n_held]` hold images, the rest are free: a step costs what its batch does, not the pool.
+    unit = entered = n_held = 0
+    while n_held or entered < n:
         stop = entered
-        n_free = n_slots - (entered - left)
+        n_free = n_slots - n_held
         while unit < len(sizes) and stop + sizes[unit] - entered <= n_free:
             stop += int(sizes[unit])
             unit += 1
         positions_in = incoming[entered:stop]
-        slots_in = np.flatnonzero(held < 0)[: len(positions_in)]
+        slots_in = slots[n_held : n_held + len(positions_in)].copy()
         held[slots_in] = positions_in
         entered = stop
-        filled = np.flatnonzero(held >= 0)
-        n_out = min(batch_size, len(filled))
-        slots_out = filled[generator.choice(len(filled), n_out, replace=False)]
-        positions_out = held[slots_out]
-        held[slots_out] = -1
-        left += len(slots_out)
-        yield PoolStep(positions_in, slots_in, positions_out, slots_out, n_slots)
+        n_held += len(positions_in)
+        n_out = min(batch_size, n_held)
+        drawn = generator.choice(n_held, n_out, replace=False)
+        slots_out = slots[drawn]
+        n_held -= n_out
+        last = slots[n_held : n_held + n_out]
+        stays = np.ones(n_out, bool)
+        stays[drawn[drawn >= n_held] - n_held] = False
+        slots[drawn[drawn < n_held]] = last[stays]
+        last[:] = slots_out
+        yield PoolStep(positions_in, slots_in, held[slots_out], slots_out, n_slots)
 
 
 def pool_size(pool_rows: int, *, batch_size: int, largest: int, n: int) -> int:

@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clare_cache.data.buffers import Buffers
-from clare_cache.data.orders import Positions, batches_of, full_shuffle, pooled_shuffle
+from clare_cache.data.orders import Positions, PoolStep, batches_of, full_shuffle, pooled_shuffle
 from clare_cache.data.packed import unpack
 from clare_cache.store import ArrayEntry, ArrayHandle
 
@@ -72,22 +74,25 @@ class ResidentRows:
     def epoch(
         self, generator: np.random.Generator, batch_size: int
     ) -> Iterator[tuple[Positions, Features]]:
-        made = self._made(full_shuffle(self._n, generator, batch_size))
-        return ahead(made) if self._pinned else made
+        return self._made(full_shuffle(self._n, generator, batch_size))
 
     def once(self, batch_size: int) -> Iterator[tuple[Positions, Features]]:
-        made = self._made(batches_of(np.arange(self._n), batch_size))
-        return ahead(made) if self._pinned else made
+        return self._made(batches_of(np.arange(self._n), batch_size))
 
     def _made(self, batches: Iterator[Positions]) -> Iterator[tuple[Positions, Features]]:
-        return ((positions, self.batch(positions)) for positions in batches)
+        makers = (partial(self._with_positions, positions) for positions in batches)
+        return ahead(makers) if self._pinned else (make() for make in makers)
+
+    def _with_positions(self, positions: Positions) -> tuple[Positions, Features]:
+        return positions, self.batch(positions)
 
 
 class StreamedRows:
-    """Rows in the store, read when needed, a few batches ahead, in a thread of their own.
+    """Rows in the store, read when needed.
 
     Arrays whose chunk files can be mapped are copied straight into batches: the operating
-    system's cache is their pool. Of others, whole chunks are decoded into a pool in memory.
+    system's cache is their pool. Of others, whole chunks are decoded into a pool in memory, in a
+    thread of their own, a few batches ahead; as is all that goes on to a GPU.
     `check` is shown what was read with the positions of its images, and raises for lost rows.
     """
 
@@ -103,6 +108,7 @@ class StreamedRows:
         self._handles = handles
         self._store_rows = store_rows
         self._pool_rows = pool_rows
+        self._pinned = pinned
         self._buffers = Buffers(pinned=pinned)
         self._check = check
 
@@ -112,41 +118,61 @@ class StreamedRows:
     def epoch(
         self, generator: np.random.Generator, batch_size: int
     ) -> Iterator[tuple[Positions, Features]]:
-        return ahead(self._through_pool(generator, batch_size))
-
-    def once(self, batch_size: int) -> Iterator[tuple[Positions, Features]]:
-        order = np.argsort(self._store_rows, kind="stable")
-        return ahead((part, self.batch(part)) for part in batches_of(order, batch_size))
-
-    def _through_pool(
-        self, generator: np.random.Generator, batch_size: int
-    ) -> Iterator[tuple[Positions, Features]]:
-        pools: dict[str, NDArray[Any]] = {}
-        decoded = [name for name, handle in self._handles.items() if not handle.is_mapped]
-        for step in pooled_shuffle(
+        steps = pooled_shuffle(
             self._store_rows // self.unit_rows,
             generator,
             batch_size=batch_size,
             pool_rows=self._pool_rows,
-        ):
-            entering = self._store_rows[step.positions_in]
-            for handle in self._handles.values():
+        )
+        # A file that turns out not to be mappable is read by Zarr, but not through a pool that
+        # lacks what has entered before.
+        pools: dict[str, NDArray[Any] | None] = {
+            name: None for name, handle in self._handles.items() if not handle.is_mapped
+        }
+        return self._made(partial(self._through_pool, pools, step) for step in steps)
+
+    def once(self, batch_size: int) -> Iterator[tuple[Positions, Features]]:
+        order = np.argsort(self._store_rows, kind="stable")
+        parts = list(batches_of(order, batch_size))
+        return self._made(
+            partial(self._in_order, part, following)
+            for part, following in zip(parts, [*parts[1:], order[:0]], strict=True)
+        )
+
+    def _made(
+        self, makers: Iterator[Callable[[], tuple[Positions, Features]]]
+    ) -> Iterator[tuple[Positions, Features]]:
+        """What a CPU copies out of mapped files, no second thread makes any sooner: the operating
+        system reads ahead what was announced, and each hand-over would cost a tenth of a copy."""
+        is_copied = all(handle.is_mapped for handle in self._handles.values())
+        return (make() for make in makers) if is_copied and not self._pinned else ahead(makers)
+
+    def _in_order(self, part: Positions, following: Positions) -> tuple[Positions, Features]:
+        for handle in self._handles.values():
+            handle.prepare(self._store_rows[following])
+        return part, self.batch(part)
+
+    def _through_pool(
+        self, pools: dict[str, NDArray[Any] | None], step: PoolStep
+    ) -> tuple[Positions, Features]:
+        """One batch. Images of arrays that must be decoded wait in `pools`, made when first used."""
+        entering = self._store_rows[step.positions_in]
+        features = {}
+        for name, handle in self._handles.items():
+            if name not in pools:
                 handle.prepare(entering)
-            for name in decoded:
-                values = self._handles[name].read_stored(entering)
-                self._check(name, step.positions_in, values)
-                if name not in pools:
-                    pools[name] = np.empty((step.n_slots, *values.shape[1:]), values.dtype)
-                pools[name][step.slots_in] = values
-            features = {}
-            for name, handle in self._handles.items():
-                if name in pools:
-                    out = self._empty(handle, len(step.slots_out))
-                    np.take(pools[name], step.slots_out, axis=0, out=out.numpy(), mode="clip")
-                    features[name] = unpack(handle.entry, out)
-                else:
-                    features[name] = self._read(name, step.positions_out)
-            yield step.positions_out, features
+                features[name] = self._read(name, step.positions_out)
+                continue
+            values = handle.read_stored(entering)
+            self._check(name, step.positions_in, values)
+            pool = pools[name]
+            if pool is None:
+                pool = pools[name] = np.empty((step.n_slots, *values.shape[1:]), values.dtype)
+            pool[step.slots_in] = values
+            out = self._empty(handle, len(step.slots_out))
+            np.take(pool, step.slots_out, axis=0, out=out.numpy(), mode="clip")
+            features[name] = unpack(handle.entry, out)
+        return step.positions_out, features
 
     @property
     def unit_rows(self) -> int:
@@ -168,10 +194,12 @@ class StreamedRows:
         return self._buffers.empty(n, stored.shape, getattr(torch, stored.dtype))
 
 
-def ahead(items: Iterator[Item], depth: int = BATCHES_AHEAD) -> Iterator[Item]:
-    """The same items, made by another thread, `depth` ahead; what it raises is raised here."""
+def ahead(makers: Iterator[Callable[[], Item]], depth: int = BATCHES_AHEAD) -> Iterator[Item]:
+    """What the makers make, in their order, `depth` ahead in another thread; what one raises is
+    raised here."""
     with ThreadPoolExecutor(1, thread_name_prefix="batches ahead") as thread:
-        made = deque(thread.submit(next, items, None) for _ in range(depth))
-        while (item := made.popleft().result()) is not None:
-            made.append(thread.submit(next, items, None))
+        made = deque(thread.submit(make) for make in islice(makers, depth))
+        while made:
+            item = made.popleft().result()
+            made.extend(thread.submit(make) for make in islice(makers, 1))
             yield item

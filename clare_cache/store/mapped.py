@@ -60,11 +60,13 @@ class MappedRows:
         if not len(rows):
             return
         chunks = rows // self._chunk_rows
-        self._map(np.unique(chunks))
         there = self._is_mapped[chunks]
-        first = int(rows[0])
-        if len(rows) > 1 and np.array_equal(rows, np.arange(first, first + len(rows))):
-            np.copyto(out, self._rows[first : first + len(rows)])
+        if not there.all():
+            self._map(np.unique(chunks))
+            there = self._is_mapped[chunks]
+        first, stop = int(rows[0]), int(rows[0]) + len(rows)
+        if rows[-1] == stop - 1 and np.array_equal(rows, np.arange(first, stop)):
+            np.copyto(out, self._rows[first:stop])
         else:
             np.take(self._rows, rows, axis=0, out=out, mode="clip")  # "raise" copies twice
         if not there.all():
@@ -75,10 +77,11 @@ class MappedRows:
 
         Once each, where it can keep them all: to be told again costs a tenth of the reading.
         """
-        chunks = self._map(np.unique(rows // self._chunk_rows))
+        chunks = rows // self._chunk_rows
         if len(self._region) < _physical_nbytes() // 2:
             chunks = chunks[~self._is_announced[chunks]]
-            self._is_announced[chunks] = True
+        chunks = self._map(np.unique(chunks))
+        self._is_announced[chunks] = True
         for chunk in chunks:
             start = int(chunk) * self._chunk_nbytes
             self._region.madvise(mmap.MADV_WILLNEED, start, self._chunk_nbytes)
