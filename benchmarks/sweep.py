@@ -1,7 +1,9 @@
 """Sweeps beside single trainings, and a step from the cache beside the same step from pixels.
 
 Stores hold made-up rows at the papers' shapes, for a stated fraction of their images; all timings
-include reading. Wall-clock seconds stand beside processor seconds, which other work on the machine
+include reading. The limit is a shuffled epoch of a memory-mapped file of the same bytes, timed in
+the same run: what of it a training reads tells whether reading or computing sets its pace.
+Wall-clock seconds stand beside processor seconds, which other work on the machine
 disturbs less. Operations are those of torch's own counter (matrix products of one step).
 """
 
@@ -22,7 +24,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from clare_cache.data import FeatureData, load
+from clare_cache.data import FeatureData, full_shuffle, load
 from clare_cache.heads import build_head
 from clare_cache.heads.protocol import TextTower
 from clare_cache.manifest import Manifest
@@ -73,10 +75,10 @@ def main() -> None:
 
 def rine(given: argparse.Namespace, folder: Path) -> None:
     """The 48-point grid of the paper against the largest of its members, and 48 trainings."""
-    train, validation = _data(folder / "rine", [BLOCK_CLS], RINE_IMAGES, given)
+    train, validation, limit = _data(folder / "rine", [BLOCK_CLS], RINE_IMAGES, given)
     grid = list(itertools.product((0.1, 0.2, 0.4, 0.8), (1, 2, 4), (128, 256, 512, 1024)))
     largest = [(0.2, 4, 1024)]
-    _title("RINE", train, RINE_IMAGES, given.rine_batch)
+    _title("RINE", train, RINE_IMAGES, given.rine_batch, limit)
     operations = {
         name: _operations(_rine_members(points), {"clip_block_cls": (24, 1024)}, given.rine_batch)
         for name, points in (("grid", grid), ("largest", largest))
@@ -85,8 +87,8 @@ def rine(given: argparse.Namespace, folder: Path) -> None:
     together = _train(_rine_members(grid), train, validation, given.rine_batch, given.device)
     again = _train(_rine_members(largest), train, validation, given.rine_batch, given.device)
     alone = min(alone, again, key=lambda spent: spent.processor)
-    _show("largest member alone (q 4, d' 1024)", alone, train)
-    _show("48 members in one pass", together, train)
+    _show("largest member alone (q 4, d' 1024)", alone, train, limit)
+    _show("48 members in one pass", together, train, limit)
     _ratio("48 members / largest alone", together, alone, "target 14 on CPU, 5 on GPU")
     by_operations = operations["grid"] / operations["largest"]
     grid_gflop, largest_gflop = (operations[name] / 1e9 for name in ("grid", "largest"))
@@ -97,14 +99,14 @@ def rine(given: argparse.Namespace, folder: Path) -> None:
             for point in grid
         ]
         singles = Spent(sum(s.wall for s in spent), sum(s.processor for s in spent))
-        _show("48 trainings, one after the other", singles, train)
+        _show("48 trainings, one after the other", singles, train, limit, epochs=len(grid))
         _ratio("48 trainings / 48 members in one pass", singles, together, "")
 
 
 def clare(given: argparse.Namespace, folder: Path) -> None:
     """Sixteen members over learning rates and weight decays, with each kind of prompts."""
-    train, validation = _data(folder / "clare", CLARE_ARRAYS, CLARE_IMAGES, given)
-    _title("CLaRE", train, CLARE_IMAGES, given.clare_batch)
+    train, validation, limit = _data(folder / "clare", CLARE_ARRAYS, CLARE_IMAGES, given)
+    _title("CLaRE", train, CLARE_IMAGES, given.clare_batch, limit)
     text = _text_tower(given.device)
     settings = [
         OptimiserConfig(optimiser="sgd", lr=lr, weight_decay=decay)
@@ -118,8 +120,8 @@ def clare(given: argparse.Namespace, folder: Path) -> None:
             )
             for chosen in (settings[:1], settings)
         )  # fmt: skip
-        _show(f"{prompts}: one member", one, train)
-        _show(f"{prompts}: 16 members in one pass", sixteen, train)
+        _show(f"{prompts}: one member", one, train, limit)
+        _show(f"{prompts}: 16 members in one pass", sixteen, train, limit)
         _ratio(f"{prompts}: 16 members / one", sixteen, one, "")
 
 
@@ -193,13 +195,32 @@ def _train(
     return Spent(time.perf_counter() - at, time.process_time() - began)
 
 
-def _show(what: str, spent: Spent, train: FeatureData) -> None:
-    nbytes = len(train) * sum(
+def _show(what: str, spent: Spent, train: FeatureData, limit: float, *, epochs: int = 1) -> None:
+    rate = epochs * _nbytes(train) / spent.wall
+    print(f"  {what:42} {spent.wall:9.2f} s, {spent.processor:9.2f} s of processor, "
+          f"{rate / 1e6:8.1f} MB/s read ({rate / limit:.3%} of the limit), "
+          f"peak memory {_peak(train.residence.device.type)}", flush=True)  # fmt: skip
+
+
+def _nbytes(train: FeatureData) -> int:
+    """Of the training images' arrays."""
+    return len(train) * sum(
         int(np.prod(shape)) * (4 if name == "error_map" else 2)
         for name, shape in train.shapes.items()
     )
-    print(f"  {what:42} {spent.wall:9.2f} s an epoch, {spent.processor:9.2f} s of processor, "
-          f"{nbytes / spent.wall / 1e6:8.1f} MB/s read", flush=True)  # fmt: skip
+
+
+def _limit(raw: Sequence[np.memmap], n: int, batch: int) -> float:
+    """Bytes a second of a shuffled epoch out of memory-mapped files: the best of three, warm."""
+    outs = [np.empty((batch, *file.shape[1:]), file.dtype) for file in raw]
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        for rows in full_shuffle(n, np.random.default_rng(0), batch):
+            for file, out in zip(raw, outs, strict=True):
+                np.take(file, rows, axis=0, out=out[: len(rows)], mode="clip")
+        seconds.append(time.perf_counter() - began)
+    return n * sum(file[0].nbytes for file in raw) / min(seconds[1:])
 
 
 def _ratio(what: str, spent: Spent, other: Spent, note: str) -> None:
@@ -207,12 +228,18 @@ def _ratio(what: str, spent: Spent, other: Spent, note: str) -> None:
     print(f"  {what:42} {wall:9.2f}×, {processor:9.2f}× by processor time  {note}", flush=True)
 
 
-def _title(what: str, train: FeatureData, n_paper: int, batch: int) -> None:
+def _title(what: str, train: FeatureData, n_paper: int, batch: int, limit: float) -> None:
     n = len(train)
     print(
         f"{what}, {n:,} of {n_paper:,} images (factor {n_paper / n:.0f}), batch {batch}, ", end=""
     )
-    print(train.residence, flush=True)
+    print(train.residence)
+    began = time.perf_counter()
+    for _ in train.epoch(np.random.default_rng(0), batch):
+        pass
+    rate = _nbytes(train) / (time.perf_counter() - began)
+    print(f"  limit {limit / 1e9:.1f} GB/s, a memory-mapped file of the same bytes; an epoch that "
+          f"only reads has {rate / 1e9:.1f} GB/s, {rate / limit:.0%}", flush=True)  # fmt: skip
 
 
 def _operations(members: Sequence[Member], shapes: dict[str, Any], batch: int) -> int:
@@ -252,21 +279,25 @@ def _text_tower(device: str) -> TextTower:
 
 def _data(
     folder: Path, specs: Sequence[ArraySpec], n_paper: int, given: argparse.Namespace
-) -> tuple[FeatureData, FeatureData]:
-    n_train = max(
-        round(n_paper * given.fraction),
-        2 * max(given.rine_batch if specs == [BLOCK_CLS] else given.clare_batch, 8),
-    )
+) -> tuple[FeatureData, FeatureData, float]:
+    """Images to train on, images to validate on, and the limit of reading the former."""
+    batch = given.rine_batch if specs == [BLOCK_CLS] else given.clare_batch
+    n_train = max(round(n_paper * given.fraction), 2 * max(batch, 8))
     n = n_train + max(n_train // VALIDATION_SHARE, 16)
     ids = [ImageId(f"{number:064x}") for number in range(n)]
     writer = create_store(folder, block_rows=256)
     writer.declare([ArrayEntry("clean", spec, 0, {"weights": "made up"}) for spec in specs])
     writer.add_images(ids)
     generator = np.random.default_rng(0)
+    raw = [
+        np.memmap(folder / f"{spec.name}.raw", spec.dtype, "w+", shape=(n, *spec.shape))
+        for spec in specs
+    ]
     for first in range(0, n, 256):
         rows = np.arange(first, min(first + 256, n))
-        for spec in specs:
+        for spec, file in zip(specs, raw, strict=True):
             values = generator.standard_normal((len(rows), *spec.shape), dtype=np.float32)
+            file[rows] = np.abs(values)
             block = BlockData(view="clean", array=spec.name, block=first // 256, rows=rows,
                               values=np.abs(values).astype(spec.dtype), failed={})  # fmt: skip
             writer.write_block(block, versions={})
@@ -279,7 +310,7 @@ def _data(
         load(store, Manifest.from_rows(table.rows.iloc[part]), needs=needs, device=given.device)
         for part in (slice(0, n_train), slice(n_train, n))
     )
-    return train, validation
+    return train, validation, _limit(raw, n_train, batch)
 
 
 def _peak(device: str) -> str:

@@ -56,7 +56,7 @@ def pooled_shuffle(
     n_slots = pool_size(pool_rows, batch_size=batch_size, largest=int(counts.max(initial=1)), n=n)
     held = np.empty(n_slots, np.int64)
     slots = np.arange(n_slots)
-    # `slots[:n_held]` hold images, the rest are free: a step costs what its batch does, not the pool.
+    # `slots[:n_held]` hold images, the rest are free: a step costs what its batch does.
     unit = entered = n_held = 0
     while n_held or entered < n:
         stop = entered

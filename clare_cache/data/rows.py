@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clare_cache.data.buffers import Buffers
-from clare_cache.data.orders import Positions, PoolStep, batches_of, full_shuffle, pooled_shuffle
+from clare_cache.data.orders import PoolStep, Positions, batches_of, full_shuffle, pooled_shuffle
 from clare_cache.data.packed import unpack
 from clare_cache.store import ArrayEntry, ArrayHandle
 
@@ -155,7 +155,7 @@ class StreamedRows:
     def _through_pool(
         self, pools: dict[str, NDArray[Any] | None], step: PoolStep
     ) -> tuple[Positions, Features]:
-        """One batch. Images of arrays that must be decoded wait in `pools`, made when first used."""
+        """One batch. Images of arrays that must be decoded wait in `pools`."""
         entering = self._store_rows[step.positions_in]
         features = {}
         for name, handle in self._handles.items():

@@ -28,9 +28,11 @@ from clare_cache.report.runs import (
     is_unseen,
     judged_splits_of,
     read_runs,
+    splits_of,
     tag_of,
     views_of,
 )
+from clare_cache.report.seeds import Configuration, configurations, over_seeds, spread
 from clare_cache.report.sweeps import describe_sweeps
 from clare_cache.report.tables import Table, percent
 
@@ -45,6 +47,7 @@ class SplitScores:
     """Everything shown of one test split."""
 
     name: str
+    seeds: tuple[Table, ...]
     generators: tuple[Table, ...]
     views: tuple[Table, ...]
     operating: Table
@@ -78,9 +81,10 @@ def build_report(
     found = read_runs(runs)
     raise_faults(ReportError, "report", list(_strays(found, pictures)))
     shown = found[:MAX_HEADS]
+    by_seed = configurations(found)
     page = _render(
         title=title,
-        summary=_summarise(found),
+        summary=_summarise(found, by_seed),
         notes=[
             *notes,
             *_cut(shown, found),
@@ -92,7 +96,7 @@ def build_report(
         beside=set_beside(found, expected),
         matrices=matrices(found, group=group),
         splits=[
-            _split_scores(shown, split, key=f"s{k}")
+            _split_scores(shown, split, by_seed, key=f"s{k}")
             for k, split in enumerate(judged_splits_of(found))
         ],
         sweeps=describe_sweeps(members),
@@ -142,10 +146,11 @@ def _render(**values: Any) -> str:
     return environment.get_template("page.html.j2").render(**values)
 
 
-def _summarise(runs: Sequence[ReportedRun]) -> str:
+def _summarise(runs: Sequence[ReportedRun], by_seed: Sequence[Configuration]) -> str:
     """Two or three plain sentences: what was scored, who ranks first, what it reaches."""
     split, view = judged_splits_of(runs)[0], first_view_of(runs)
-    best = runs[0]
+    lead = by_seed[0]
+    best = lead.runs[0]
     row = best.rows.get((split, view, ALL, ALL))
     heads = "1 head was" if len(runs) == 1 else f"{len(runs)} heads were"
     if row is None:
@@ -160,14 +165,21 @@ def _summarise(runs: Sequence[ReportedRun]) -> str:
         f"{heads} scored on {row['n_asked']:,} images of the {split} split: real ones and fakes "
         f"from {kinds}."
     ]
-    if best.validation["auc"] is not None:
-        lead = f"{best.label} reaches" if len(runs) == 1 else f"{best.label} ranks first with"
-        sentences.append(f"On validation {lead} an AUC of {percent(best.validation['auc'])}%.")
-    if row["average_precision"] is not None:
+    n = len(lead.runs)
+    seeds = f", mean ± standard deviation over {n} seeds" if n > 1 else ""
+    if not np.isnan(lead.mean_validation("auc")):
+        reaches = "ranks first with" if len(by_seed) > 1 else "reaches"
+        auc = spread([run.validation["auc"] for run in lead.runs])
+        sentences.append(f"On validation {lead.name} {reaches} an AUC of {auc}%{seeds}.")
+    rows = [run.rows.get((split, view, ALL, ALL)) for run in lead.runs]
+    precisions, accuracies = (
+        [row[metric] for row in rows if row and row[metric] is not None] for metric in SCORE_METRICS
+    )
+    if len(precisions) == len(accuracies) == n:
+        at = "the threshold" if n == 1 else "each seed's threshold"
         sentences.append(
-            f"On the {split} images {best.label} has an average precision of "
-            f"{percent(row['average_precision'])}% and, at the threshold chosen on validation, "
-            f"an accuracy of {percent(row['accuracy_validation_threshold'])}%."
+            f"On the {split} images {lead.name} has an average precision of {spread(precisions)}% "
+            f"and, at {at} chosen on validation, an accuracy of {spread(accuracies)}%{seeds}."
         )
     return " ".join(sentences)
 
@@ -184,7 +196,9 @@ def _warnings(runs: Sequence[ReportedRun]) -> list[str]:
     ]
 
 
-def _split_scores(runs: Sequence[ReportedRun], split: str, *, key: str) -> SplitScores:
+def _split_scores(
+    runs: Sequence[ReportedRun], split: str, by_seed: Sequence[Configuration], *, key: str
+) -> SplitScores:
     view = first_view_of(runs)
     places = [(ALL, ALL), *generators_of(runs, split, view)]
     if len(places) > MAX_PANELS + 1:
@@ -194,6 +208,11 @@ def _split_scores(runs: Sequence[ReportedRun], split: str, *, key: str) -> Split
     ]
     return SplitScores(
         name=split,
+        seeds=tuple(
+            over_seeds(one, split=split, view=view)
+            for one in by_seed
+            if len(one.runs) > 1 and splits_of(one.runs).count(split)
+        ),
         generators=tuple(
             made(runs, split=split, metric=metric)
             for made, is_there in (

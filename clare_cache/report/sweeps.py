@@ -16,7 +16,8 @@ from clare_cache.evaluate import leaderboard
 from clare_cache.evaluate.leaderboard import SETTING
 from clare_cache.report import figures
 from clare_cache.report.panels import Panel
-from clare_cache.report.tables import Cell, Column, Table, percent
+from clare_cache.report.seeds import spread, spread_cell
+from clare_cache.report.tables import Cell, Column, Table
 
 ROWS, SEED_ROWS = 12, 10
 """First ranks that are shown in the table, and with their seeds."""
@@ -55,7 +56,7 @@ def _describe(name: str, rows: pd.DataFrame, folders: Mapping[str, Path], *, key
     n = rows["rank"].nunique()
     summary = (
         f"{len(rows)} members in {n} configuration{'s' if n > 1 else ''}. The first rank, "
-        f"{chosen or 'the only one'}, has a validation AUC of {percent(seeds['val_auc'].mean())}%"
+        f"{chosen or 'the only one'}, has a validation AUC of {spread(seeds['val_auc'].tolist())}%"
         f"{_over(len(seeds))}."
     )
     return Sweep(
@@ -83,8 +84,8 @@ def _ranks(rows: pd.DataFrame, settings: Sequence[Hashable]) -> Table:
         (
             Cell(str(row["rank"])),
             *(Cell(_spoken(row[name]), numeric=False) for name in settings),
-            *(_spread(mine[name], in_percent=True) for name in ("val_auc", "val_ap")),
-            _spread(mine["val_loss"], in_percent=False),
+            *(spread_cell(mine[n].mean(), mine[n].std()) for n in ("val_auc", "val_ap")),
+            _loss(mine["val_loss"]),
             Cell(str(len(mine))),
         )
         for row, mine in zip(firsts.to_dict("records"), own, strict=True)
@@ -94,11 +95,9 @@ def _ranks(rows: pd.DataFrame, settings: Sequence[Hashable]) -> Table:
     return Table("First ranks on validation", columns, tuple(body), note)
 
 
-def _spread(values: pd.Series, *, in_percent: bool) -> Cell:
+def _loss(values: pd.Series) -> Cell:
     deviation = values.std()
-    shown = percent if in_percent else (lambda value: f"{value:.4f}")
-    detail = "" if math.isnan(deviation) else f"± {shown(deviation)}"
-    return Cell(shown(float(values.mean())), detail)
+    return Cell(f"{values.mean():.4f}", "" if math.isnan(deviation) else f"± {deviation:.4f}")
 
 
 def _effect(rows: pd.DataFrame, setting: Hashable, *, key: str) -> Panel:
@@ -155,4 +154,4 @@ def _spoken(value: Any) -> str:
 
 
 def _over(n_seeds: int) -> str:
-    return f" on average over {n_seeds} seeds" if n_seeds > 1 else ""
+    return f", mean ± deviation over {n_seeds} seeds" if n_seeds > 1 else ""

@@ -533,3 +533,27 @@ def test_of_many_heads_the_first_have_columns_and_all_are_ranked(tmp_path, monke
     published = section(html, "published")
     assert published.count("<details") == 1
     assert words(published).count("Table 3: average precision") == 3 + 1
+
+
+def test_seeds_of_one_configuration_are_one_result_not_the_best_of_them(tmp_path: Path) -> None:
+    """Two weak seeds and a strong one against a middling head that beats their mean."""
+    seeds = [
+        write_run(tmp_path / f"rine-{k}", label=f"rine-{k}", strength=strength, sweep="rine",
+                  settings={"lr": 0.1, "seed": k})
+        for k, strength in enumerate((0.1, 0.3, 2.0))
+    ]  # fmt: skip
+    plain = write_run(tmp_path / "plain", label="plain", strength=1.4)
+    html = build_report([*seeds, plain], tmp_path / "r.html", title="T").read_text()
+    assert "On validation plain ranks first with" in words(html)
+    alone = build_report(seeds, tmp_path / "alone.html", title="T").read_text()
+    found = pd.concat([evaluate_run(run) for run in seeds])
+    own = found[(found["split"] == "test") & (found["generator"] == "all")]["average_precision"]
+    expected = f"{100 * own.mean():.1f} ± {100 * own.std():.1f}"
+    text = words(alone)
+    assert f"rine, lr 0.1 has an average precision of {expected}%" in text
+    assert "mean ± standard deviation over 3 seeds" in text
+    board = words(section(alone, "split-1"))
+    assert "rine, lr 0.1: mean over 3 seeds" in board
+    assert f"All generators {100 * own.mean():.1f} ± {100 * own.std():.1f}" in board
+    assert "mean over 3 seeds" in words(html)
+    assert "mean over 1 seeds" not in words(html)
