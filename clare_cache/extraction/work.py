@@ -202,6 +202,9 @@ class BlockWork:
                 batch_size=self._batch_size(backbones),
                 on_images=on_images,
             )
+        if self.batch_size == "auto" and backbones and backbones[0].largest_batch > SMALLEST_BATCH:
+            told = f"batches of {self._batch_size(backbones)} images, found by trial"
+            extracted = replace(extracted, notes=(told, *extracted.notes))
         return Made(writer, task, extracted)
 
     def commit(self, made: Made) -> BlockReport:
