@@ -248,7 +248,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--loop-images", type=int, default=0, help="default: 2 on a CPU, else 32")
     parser.add_argument("--warm-images", type=int, default=256, help="images before, on a GPU")
     parser.add_argument("--compare", type=int, default=-1,
-                        help="images made on the CPU as well; default: 4, on a CPU none")  # fmt: skip
+                        help="images made on the CPU too; default: 4, on a CPU none")  # fmt: skip
     parser.add_argument("--batch-size", default="auto")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))

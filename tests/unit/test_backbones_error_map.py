@@ -96,7 +96,7 @@ def test_draws_are_averaged_and_chunks_do_not_matter(backbone, batch, monkeypatc
     mean, _ = backbone.posterior(batch)
     noise = torch.from_numpy(standard_normal(0, "draws", "test", (2, 5, 4, 32, 32)))
     together = mean_square(backbone.errors(mean, noise, 200))
-    monkeypatch.setattr(error_map, "UNET_ROWS", 3)
+    monkeypatch.setitem(error_map.UNET_ROWS, "cpu", 3)
     in_chunks = mean_square(backbone.errors(mean, noise, 200))
     one_by_one = [mean_square(backbone.errors(mean, noise[:, k : k + 1], 200)) for k in range(5)]
     torch.testing.assert_close(in_chunks, together, rtol=1e-4, atol=1e-5)
@@ -171,7 +171,7 @@ def test_maps_from_stored_latents_are_those_of_pictures_through_a_rounded_latent
 
 def test_compiled_networks_see_one_shape_each_and_give_the_same(backbone, batch, monkeypatch):
     monkeypatch.setattr(numerics, "COMPILER", "eager")  # inductor's is the test marked slow
-    monkeypatch.setattr(error_map, "UNET_ROWS", 6)
+    monkeypatch.setitem(error_map.UNET_ROWS, "cpu", 6)
     assert_compiled_is_the_same(backbone, batch)
 
 
@@ -179,7 +179,7 @@ def test_compiled_networks_see_one_shape_each_and_give_the_same(backbone, batch,
 def test_compiled_networks_give_the_same(backbone, batch, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    monkeypatch.setattr(error_map, "UNET_ROWS", 8)
+    monkeypatch.setitem(error_map.UNET_ROWS, "cpu", 8)
     assert_compiled_is_the_same(backbone, batch)
     assert any((tmp_path / "inductor").rglob("*.so"))
 
@@ -198,7 +198,7 @@ def assert_compiled_is_the_same(backbone, batch):
         found = compiled(batch[rows], IDS[rows], ["error_map"])["error_map"]
         expected = backbone(batch[rows], IDS[rows], ["error_map"])["error_map"]
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-    assert shapes == {"vae": {2}, "unet": {error_map.UNET_ROWS}}
+    assert shapes == {"vae": {2}, "unet": {error_map.UNET_ROWS["cpu"]}}
     assert compiled.declared("error_map") == backbone.declared("error_map")
 
 
