@@ -3,6 +3,8 @@
 The networks are a stub (arithmetic on pixels, rows of an error map's size), so that what is seen is
 the pipeline's own: manifest, plan, decoding, blocks, records. Their libraries are loaded, as in any
 extraction; no weights are. Every image has bytes of its own.
+
+`--plan` measures what the planning process keeps while others do the blocks, without images.
 """
 
 import argparse
@@ -11,14 +13,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 from numpy.typing import NDArray
 
-from clare_cache.extraction import extract_features
+from clare_cache.extraction import InProcess, extract_features
 from clare_cache.images import Preparation, encode_png
 from clare_cache.manifest import Manifest
 from clare_cache.types import ArraySpec, ImageId
@@ -95,24 +99,76 @@ def measure(n_images: int, *, block_rows: int, folder: Path) -> int:
     return int(found.stdout)
 
 
+class Stopped(Exception):
+    """The plan is made; nobody does the blocks."""
+
+
+class KeptByPlan(InProcess):
+    """Notes the resident memory when blocks are about to be done, and stops there."""
+
+    def run(self, work: Any, blocks: Sequence[int], *, on_images: Any = None) -> Any:
+        self.nbytes = psutil.Process().memory_info().rss
+        raise Stopped
+
+
+def plan_once(manifest: Path, store: Path) -> int:
+    """Resident bytes of this process when the blocks of a first call are planned."""
+    rows = Manifest.read(manifest)
+    executor = KeptByPlan()
+    with suppress(Stopped):
+        # Retrying looks for no image before the first block: there are none.
+        extract_features(
+            store,
+            paths_by_image(rows),
+            root=store.parent,
+            backbones=[Stub()],
+            features=["stub"],
+            retry_failed=True,
+            executor=executor,
+        )
+    return executor.nbytes
+
+
+def measure_plan(n_images: int, folder: Path) -> int:
+    """The same in a process of its own, of made-up images in a hundred videos."""
+    numbers = range(n_images)
+    rows = {
+        "image_id": [f"{number * 7919:064x}" for number in numbers],
+        "path": [f"train/fake/{number % 100:02d}/{number:08d}.png" for number in numbers],
+        "label": [number % 2 for number in numbers],
+        "group": [f"video-{number % 100}" for number in numbers],
+    }
+    manifest = Manifest.from_rows(pd.DataFrame(rows)).write(folder / f"{n_images}.parquet")
+    command = [sys.executable, "-m", "benchmarks.memory", "--plan-child", str(manifest)]
+    command.append(str(folder / f"store-{n_images}"))
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def main(arguments: Sequence[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--block-rows", type=int, default=256)
     parser.add_argument("--child", nargs=3, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--plan", action="store_true", help="of the planning process alone")
+    parser.add_argument("--plan-child", nargs=2, type=Path, help=argparse.SUPPRESS)
     told = parser.parse_args(arguments)
+    if told.plan_child:
+        print(plan_once(*told.plan_child))
+        return 0.0
     if told.child:
         print(extract_once(*told.child, block_rows=told.block_rows))
         return 0.0
     with tempfile.TemporaryDirectory() as name:
         peaks = {
-            n: measure(n, block_rows=told.block_rows, folder=Path(name))
+            n: measure_plan(n, Path(name))
+            if told.plan
+            else measure(n, block_rows=told.block_rows, folder=Path(name))
             for n in (told.images, told.images * told.times)
         }
     (few, less), (many, more) = peaks.items()
     for n, peak in peaks.items():
-        print(f"{n:8d} images: {peak / 2**20:7.1f} MiB at most")
+        print(f"{n:8d} images: {peak / 2**20:7.1f} MiB")
     print(
         f"{more / less:.3f} times, {(more - less) / (many - few):.0f} bytes for each further image"
     )

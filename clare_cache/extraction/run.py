@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from clare_cache.backbones.protocol import Backbone
 from clare_cache.errors import ExtractError
@@ -173,7 +174,7 @@ def extract_features(
         decode_in=decode_in,
     )
     # What reading the manifest and planning took goes back before blocks take theirs.
-    del in_order, paths, order
+    del images, in_order, paths, order
     pa.default_memory_pool().release_unused()
     seconds, beside = defaultdict[str, float](float), defaultdict[str, float](float)
     seconds["plan"] = time.perf_counter() - began
@@ -197,7 +198,7 @@ def extract_features(
         n_images=len(found.asked),
         n_settled_before=len(found.asked) - len(found.lacking),
         n_decoded=n_decoded,
-        failures=_failures(writer.place, views, features, images, shard=shard),
+        failures=_failures(writer.place, views, features, rows, shard=shard),
         seconds=dict(seconds),
         beside=dict(beside),
         notes=tuple(notes),
@@ -255,10 +256,11 @@ def _failures(
     place: Place,
     views: Sequence[str],
     features: Sequence[str],
-    images: Mapping[ImageId, Sequence[str]],
+    rows: NDArray[np.int64],
     *,
     shard: tuple[int, int] | None,
 ) -> tuple[LedgerLine, ...]:
     opened = open_store(place)
-    lines = (line for view in views for line in opened.ledger(view, features, shard=shard))
-    return tuple(line for line in lines if line.image_id in images)
+    lines = [line for view in views for line in opened.ledger(view, features, shard=shard)]
+    is_asked = np.isin(opened.rows_of([line.image_id for line in lines]), rows)
+    return tuple(line for line, asked in zip(lines, is_asked.tolist(), strict=True) if asked)

@@ -29,7 +29,7 @@ URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 
 
 class Place(Protocol):
-    """One folder of files, by name. Small, picklable and hashable; `str(place)` opens it again anywhere.
+    """One folder of files, by name. Small, picklable, hashable; `str(place)` opens it anywhere.
 
     Reading what is not there raises FileNotFoundError. What cannot be reached at all (a wrong
     bucket, refused credentials) raises StoreError.

@@ -5,6 +5,7 @@
 
 import gc
 import tracemalloc
+import weakref
 
 import numpy as np
 
@@ -66,3 +67,33 @@ def test_blocks_leave_nothing_behind(tmp_path):
     assert executor.allocated[1] > one_block
     # 544 images lie between the two: 100 bytes for each would be seen.
     assert executor.allocated[-2] - executor.allocated[1] < 50_000
+
+
+class Images(dict):
+    """A dict that can be watched."""
+
+
+def test_the_list_of_images_is_let_go_before_the_first_block(tmp_path):
+    watched = []
+
+    def make_images():
+        images = Images(write_images(tmp_path / "images", 4))
+        watched.append(weakref.ref(images))
+        return images
+
+    class Looking(InProcess):
+        def run(self, work, blocks, *, on_images):
+            gc.collect()
+            watched.append(watched[0]())
+            return super().run(work, blocks, on_images=on_images)
+
+    report = extract_features(
+        tmp_path / "store",
+        make_images(),
+        root=tmp_path / "images",
+        backbones=[Repeating()],
+        features=["grid"],
+        executor=Looking(),
+    )
+    assert watched[1] is None
+    assert report.n_decoded == 4
