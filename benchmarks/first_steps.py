@@ -1,5 +1,6 @@
 """How long the first steps take: `--help`, and extraction with the `tiny` backbones."""
 
+import resource
 import statistics
 import subprocess
 import sys
@@ -54,6 +55,31 @@ def measure_extraction() -> None:
             )
 
 
+def measure_nothing_to_do() -> None:
+    """CPU seconds of a call of `extract` that finds all there, and of its imports alone."""
+    libraries = "import torch, open_clip; from diffusers import AutoencoderKL, DDPMScheduler"
+    libraries += ", UNet2DConditionModel; from transformers import CLIPTextModel"
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_images(root / "images", per_region=1)
+        manifest = build_manifest("folder", root / "images", group_pattern=GROUP_PATTERN).manifest
+        call = ["-m", "clare_cache", "extract", str(manifest.write(root / "m.csv"))]
+        call += [str(root / "store"), "--root", str(root / "images"), "--sd", "tiny"]
+        call += ["--clip", "tiny", "--device", "cpu"]
+        seconds_of(*call)
+        for name, arguments in (("extract, all there", call), ("its libraries", ["-c", libraries])):
+            values = [_cpu_seconds_of(*arguments) for _ in range(3)]
+            print(f"{name:20} {statistics.median(values):6.2f} s of CPU  (median of 3)")
+
+
+def _cpu_seconds_of(*arguments: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds_of(*arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 if __name__ == "__main__":
     measure_start()
+    measure_nothing_to_do()
     measure_extraction()
