@@ -38,6 +38,12 @@ def golden_dir() -> Path:
     return GOLDEN
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """The CPU and, with `-m gpu`, a card."""
+    return str(request.param)
+
+
 class Draw(NamedTuple):
     """The golden files' two rules, for tests, which cannot import this file."""
 

@@ -41,7 +41,7 @@ NOISE_RULE = "philox-by-image-id/1"
 LATENT_AXES = ("latent_channel", "latent_row", "latent_column")
 UNET_ROWS = {"cpu": 64, "cuda": 256}
 """Noised latents per UNet call. A GPU's host starts two thousand kernels a call, in about as long
-as the GPU takes for 64 rows: with more it keeps ahead. 256 are little enough for 16 GB at 256 px."""
+as the GPU takes for 64 rows; with more it keeps ahead. 256 fit into 16 GB at 256 px."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ GOLDEN_FILES = [
 
 
 def relative(found, expected) -> float:
+    found = found.cpu() if isinstance(found, torch.Tensor) else found
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     assert found.shape == expected.shape
     return np.abs(found - expected).max() / np.abs(expected).max()
@@ -31,7 +32,7 @@ def golden(request, golden_dir):
 
 
 @pytest.fixture
-def backbone(golden, golden_dir, tmp_path) -> ErrorMapBackbone:
+def backbone(golden, golden_dir, tmp_path, device) -> ErrorMapBackbone:
     """The tiny folder as it would be on a disk, with the golden file's prediction type."""
     folder = shutil.copytree(golden_dir / "tiny-sd", tmp_path / "tiny-sd")
     scheduler = folder / "scheduler" / "scheduler_config.json"
@@ -40,7 +41,7 @@ def backbone(golden, golden_dir, tmp_path) -> ErrorMapBackbone:
     scheduler.write_text(json.dumps(settings))
     config = ErrorMapConfig(timestep=int(golden["t"]), ensemble=int(golden["ensemble"]))
     parts = load_stable_diffusion(str(folder), prompt=config.prompt)
-    return ErrorMapBackbone(parts, config)
+    return ErrorMapBackbone(parts, config, device=device)
 
 
 def test_posterior_and_error_map_are_the_authors(golden, backbone):
@@ -49,7 +50,10 @@ def test_posterior_and_error_map_are_the_authors(golden, backbone):
         mean, _ = backbone.posterior(picture[None])
         assert relative(mean, golden[f"posterior_mean_{i}"]) < 1e-5
         latents = torch.from_numpy(golden[f"latent_sample_{i}"]) * backbone.scaling_factor
-        noise = torch.from_numpy(golden[f"noise_{i}"])[None]
+        latents, noise = (
+            given.to(backbone.device)
+            for given in (latents, torch.from_numpy(golden[f"noise_{i}"])[None])
+        )
         found = backbone.errors(latents, noise, int(golden["t"])).square().mean(dim=1)
         assert relative(found, golden[f"error_map_{i}"][None]) < 1e-5
 

@@ -23,6 +23,7 @@ CLARE = [
 
 
 def relative(found, expected) -> float:
+    found = found.cpu() if isinstance(found, torch.Tensor) else found
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     assert found.shape == expected.shape
     return np.abs(found - expected).max() / np.abs(expected).max()
@@ -111,18 +112,23 @@ def fill(head, weight_of, *, kept=()):
     return head.eval()
 
 
-def clare(case: str, clip, golden_draw, *, train: str = "all"):
+def moved(features, device):
+    return {name: rows.to(device) for name, rows in features.items()}
+
+
+def clare(case: str, clip, golden_draw, *, train: str = "all", device: str = "cpu"):
     prompts, attention, *init = case.split("-")
     head = build_head(
         "clare",
-        text=ClipTextTower(clip, {"weights": "golden"}),
+        text=ClipTextTower(clip, {"weights": "golden"}, device=device),
         prompts=prompts,
         attention=attention,
         context_init="a photo of a" if init else None,
         train=train,
     )
     # The context from words keeps its words.
-    return fill(head, golden_draw.parameter, kept=("prompt_learner.ctx",) if init else ())
+    kept = ("prompt_learner.ctx",) if init else ()
+    return fill(head, golden_draw.parameter, kept=kept).to(device)
 
 
 def test_the_golden_clip_is_rebuilt(features, golden_dir):
@@ -134,11 +140,13 @@ def test_the_golden_clip_is_rebuilt(features, golden_dir):
 
 
 @pytest.mark.parametrize("case", CLARE)
-def test_clare_outputs_and_gradients_are_the_authors(case, clip, features, golden_dir, golden_draw):
+def test_clare_outputs_and_gradients_are_the_authors(
+    case, clip, features, golden_dir, golden_draw, device
+):
     golden = np.load(golden_dir / f"clare-{case}.npz")
-    head = clare(case, clip, golden_draw)
-    output = head(features)
-    loss = head.loss(output, torch.tensor([0, 1, 0, 1]))
+    head = clare(case, clip, golden_draw, device=device)
+    output = head(moved(features, device))
+    loss = head.loss(output, torch.tensor([0, 1, 0, 1], device=device))
     loss.backward()
     assert relative(output.class_logits.detach(), golden["logits"]) < 1e-5
     assert loss.item() == pytest.approx(float(golden["loss"]), rel=1e-5)
@@ -164,15 +172,13 @@ def test_training_the_prompts_alone_gives_the_same_gradient(
 
 @pytest.mark.parametrize("prompts", ["coop", "cocoop"])
 def test_prompt_tuning_outputs_and_gradients_are_the_authors(
-    prompts, clip, features, golden_dir, golden_draw
+    prompts, clip, features, golden_dir, golden_draw, device
 ):
     golden = np.load(golden_dir / f"prompt_tuning-{prompts}.npz")
-    head = build_head(
-        "prompt_tuning", text=ClipTextTower(clip, {"weights": "golden"}), prompts=prompts
-    )
-    fill(head, golden_draw.parameter)
-    output = head(first_three(features))
-    loss = head.loss(output, torch.tensor([0, 1, 0]))
+    tower = ClipTextTower(clip, {"weights": "golden"}, device=device)
+    head = fill(build_head("prompt_tuning", text=tower, prompts=prompts), golden_draw.parameter)
+    output = head.to(device)(moved(first_three(features), device))
+    loss = head.loss(output, torch.tensor([0, 1, 0], device=device))
     loss.backward()
     assert relative(output.class_logits.detach(), golden["logits"]) < 1e-5
     assert loss.item() == pytest.approx(float(golden["loss"]), rel=1e-5)
@@ -181,11 +187,11 @@ def test_prompt_tuning_outputs_and_gradients_are_the_authors(
     assert_gradient_norms(head.named_parameters(), golden, authors_name)
 
 
-def test_lare2_outputs_and_gradients_are_the_authors(features, golden_dir, golden_draw):
+def test_lare2_outputs_and_gradients_are_the_authors(features, golden_dir, golden_draw, device):
     golden = np.load(golden_dir / "lare2.npz")
-    head = fill(build_head("lare2"), golden_draw.parameter)
-    output = head(first_three(features))
-    loss = head.loss(output, torch.tensor([0, 1, 0]))
+    head = fill(build_head("lare2"), golden_draw.parameter).to(device)
+    output = head(moved(first_three(features), device))
+    loss = head.loss(output, torch.tensor([0, 1, 0], device=device))
     loss.backward()
     assert relative(output.class_logits.detach(), golden["logits"]) < 1e-5
     assert loss.item() == pytest.approx(float(golden["loss"]), rel=1e-5)
@@ -200,7 +206,9 @@ def test_lare2_outputs_and_gradients_are_the_authors(features, golden_dir, golde
 
 
 @pytest.mark.parametrize(("depth", "width"), [(1, 256), (2, 128), (4, 128)])
-def test_rine_outputs_loss_and_gradients_are_the_authors(depth, width, golden_dir, golden_draw):
+def test_rine_outputs_loss_and_gradients_are_the_authors(
+    depth, width, golden_dir, golden_draw, device
+):
     golden = np.load(golden_dir / f"rine-q{depth}-d{width}.npz")
     shapes = {"clip_block_cls": (4, 1024)}
     head = build_head("rine", shapes=shapes, depth=depth, width=width).eval()
@@ -209,8 +217,9 @@ def test_rine_outputs_loss_and_gradients_are_the_authors(depth, width, golden_di
             shape = tuple(parameter.shape)
             scale = {1: 0.05, 2: (2 / shape[-1]) ** 0.5, 3: 1.0}[len(shape)]
             parameter.copy_(torch.from_numpy(golden_draw.array(name, shape, scale=scale)))
-    labels = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1])
-    output = head({"clip_block_cls": torch.from_numpy(golden["block_cls"])})
+    labels = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1], device=device)
+    rows = {"clip_block_cls": torch.from_numpy(golden["block_cls"]).to(device)}
+    output = head.to(device)(rows)
     loss = head.loss(output, labels)
     loss.backward()
     assert relative(output.score.detach(), golden["logit"][:, 0]) < 1e-5

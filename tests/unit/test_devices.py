@@ -17,6 +17,7 @@ from clare_cache.train import loop, stack
 from clare_cache.train.config import OptimiserConfig
 from clare_cache.train.loop import Member, train_members
 from clare_cache.train.members import State
+from clare_cache.train.numerics import numerics
 from clare_cache.train.score import score, to_device
 from clare_cache.train.stack import Masks
 from clare_cache.train.teacher import Teacher
@@ -119,36 +120,52 @@ def take_steps(teacher, batch, labels):
         teacher.step(batch, labels, masks=Masks(f"0/{number}"), number=number)
 
 
+def train_members_of(kind, tower, n_members, device):
+    """A stack of the contract's heads and a batch: heads, teacher, features, labels."""
+    name = list(SETTINGS)[TRAINED.index(kind) % len(SETTINGS)]
+    rows = contract.make_features(6, torch.float16)
+    rows["region_boxes"] = rows["region_boxes"].clamp(0, 1).sort(dim=-1).values
+    heads = [kind().build(tower, seed).to(device).train() for seed in range(n_members)]
+    teacher = Teacher(heads, [SETTINGS[name]] * n_members, range(n_members))
+    batch = to_device(rows, device)
+    return heads, teacher, batch, (torch.arange(6) % 2).to(device, non_blocking=True)
+
+
 @pytest.mark.parametrize("kind", TRAINED, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("n_members", [1, 2])
 def test_heads_train_on_a_gpu_without_waiting_for_it(gpu, build_text_tower, kind, n_members):
     tower = build_text_tower(output_width=contract.SHAPES["clip_embedding"][0])
-    name = list(SETTINGS)[TRAINED.index(kind) % len(SETTINGS)]
-    rows = contract.make_features(6, torch.float16)
-    rows["region_boxes"] = rows["region_boxes"].clamp(0, 1).sort(dim=-1).values
-
-    def train(device):
-        heads = [kind().build(tower, seed).to(device).train() for seed in range(n_members)]
-        teacher = Teacher(heads, [SETTINGS[name]] * n_members, range(n_members))
-        batch = to_device(rows, device)
-        labels = (torch.arange(6) % 2).to(device, non_blocking=True)
-        if device == "cuda":
-            del gpu.waits[:]
-        take_steps(teacher, batch, labels)
-        return heads, teacher
-
-    expected = [dict(head.state_dict()) for head in train("cpu")[0]]
+    heads, *given = train_members_of(kind, tower, n_members, "cpu")
+    take_steps(*given)
+    expected = [dict(head.state_dict()) for head in heads]
     with gpu:
-        heads, teacher = train("cuda")
+        heads, teacher, *batch = train_members_of(kind, tower, n_members, "cuda")
+        del gpu.waits[:]
+        take_steps(teacher, *batch)
         assert gpu.waits == []
         for head in heads:
-            held = [*head.parameters(), *head.buffers()]
-            assert on_card(gpu, held)
+            assert on_card(gpu, [*head.parameters(), *head.buffers()])
         assert all(np.isfinite(lesson.train_loss) for lesson in teacher.end_epoch())
         found = [{n: v.cpu() for n, v in head.state_dict().items()} for head in heads]
     for one, other in zip(found, expected, strict=True):
         for key, value in other.items():
             assert torch.allclose(one[key], value, rtol=1e-4, atol=1e-6), key
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", TRAINED, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_heads_train_on_a_card(build_text_tower, kind, precision):
+    tower = build_text_tower(output_width=contract.SHAPES["clip_embedding"][0])
+    with numerics(precision, deterministic=False, device="cuda"):
+        _, teacher, *batch = train_members_of(kind, tower, 2, "cuda")
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            take_steps(teacher, *batch)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+        assert all(np.isfinite(lesson.train_loss) for lesson in teacher.end_epoch())
 
 
 def test_prompts_train_through_the_real_text_tower_on_a_gpu(gpu):
