@@ -7,6 +7,7 @@
     ├── StoreError             a store is absent, damaged or of an unknown format
     │   └── StoreMismatch      a store holds features made from other declared inputs
     ├── ExtractError           stage one cannot go on (never because of one image)
+    │   └── BlockFailed        a block was tried as often as blocks are
     ├── HeadError              a head cannot be built, loaded or fed
     ├── TrainError             training data or settings are unusable
     ├── ReportError            a run folder cannot be evaluated or reported
@@ -47,6 +48,10 @@ class StoreMismatch(StoreError):
 
 class ExtractError(ClareCacheError):
     """Stage one cannot go on, for a reason that is not one image's."""
+
+
+class BlockFailed(ExtractError):
+    """A block failed as often as blocks are tried; what is committed stays."""
 
 
 class HeadError(ClareCacheError):

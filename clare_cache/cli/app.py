@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clare_cache.errors import ClareCacheError, VersionWarning
+from clare_cache.errors import BlockFailed, ClareCacheError, VersionWarning
 
 INTERRUPTED = 130
 DEBUG = "--debug"
@@ -41,7 +41,7 @@ def main() -> None:
         if DEBUG in arguments:
             raise
         _say(f"error: {error if isinstance(error, ClareCacheError) else _sentence(error)}")
-        if isinstance(error, OSError) and "extract" in arguments:
+        if isinstance(error, OSError | BlockFailed) and "extract" in arguments:
             _say(f"Nothing that was committed is lost. Resume with:\n  {_this_call()}")
         sys.exit(1)
 

@@ -6,7 +6,7 @@ full) is tried again. What is wrong with one image never comes here: it is in th
 
 from collections import defaultdict
 
-from clare_cache.errors import ClareCacheError, ExtractError
+from clare_cache.errors import BlockFailed, ClareCacheError
 
 PAUSES = (1.0, 5.0)
 """Seconds before the second and the third attempt: file servers come back after such times."""
@@ -36,9 +36,9 @@ class Attempts:
         """Seconds to wait before the block is tried next."""
         return (0.0, *PAUSES)[len(self._errors[block])]
 
-    def reason(self, block: int) -> ExtractError:
+    def reason(self, block: int) -> BlockFailed:
         """Why the run stops, after the last attempt."""
-        return ExtractError(
+        return BlockFailed(
             f"extract: block {block} failed {ATTEMPTS} times, last with "
             f"{self._errors[block][-1]}. What is committed stays; mend the cause and call "
             "again."

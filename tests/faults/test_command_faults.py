@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from clare_cache.cli import app
-from clare_cache.errors import StoreError
+from clare_cache.errors import BlockFailed, StoreError
 
 
 def fail_in_command(monkeypatch, error):
@@ -52,6 +52,16 @@ def test_extract_says_how_to_go_on_when_the_disk_is_full(command, tmp_path, monk
         "error: s/commits: expected to be able to read or write it, found: No space left on "
         "device. Check the path, its permissions and the free disk space.\n"
         "Nothing that was committed is lost. Resume with:\n  clare-cache extract m.csv 'a store'\n"
+    )
+
+
+def test_extract_says_how_to_go_on_when_a_block_failed(command, tmp_path, monkeypatch):
+    fail_in_command(monkeypatch, BlockFailed("extract: block 3 failed 3 times."))
+    done = command("extract", "m.csv", "s", folder=tmp_path)
+    assert (done.status, done.err) == (
+        1,
+        "error: extract: block 3 failed 3 times.\nNothing that was committed is lost. Resume "
+        "with:\n  clare-cache extract m.csv s\n",
     )
 
 

@@ -18,7 +18,7 @@ from clare_cache.errors import (
 def test_every_exception_hangs_in_the_tree_that_the_docstring_draws():
     classes = [c for c in vars(errors).values() if getattr(c, "__module__", "") == errors.__name__]
     classes = [c for c in classes if inspect.isclass(c)]
-    assert len(classes) == 12
+    assert len(classes) == 13
     for found in classes:
         assert issubclass(found, VersionWarning if found is VersionWarning else ClareCacheError)
         assert found.__name__ in errors.__doc__
