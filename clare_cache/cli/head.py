@@ -25,7 +25,7 @@ def import_(
     ] = [],  # noqa: B006
 ) -> None:
     """Make a run folder of an authors' checkpoint, for `evaluate` and `predict`."""
-    from clare_cache.workflow.checkpoints import import_run
+    from clare_cache.workflow.checkpoints import import_run, next_steps
 
     options = dict(_parse(text) for text in option)
     found = import_run(file, output, family=family, clip=clip, **options)
@@ -37,7 +37,10 @@ def import_(
         say(f"  {remark}")
     if found.ignored:
         say(f"  ignored: {_shorten(found.ignored)}")
-    print_result(f"next: clare-cache evaluate {output} --store STORE --manifest MANIFEST")
+    first, *others = next_steps(output)
+    print_result(f"next: {first}")
+    for line in others:
+        print_result(f"      {line}")
 
 
 @app.command("export")

@@ -245,12 +245,18 @@ def split(
     val: Annotated[float, typer.Option(min=0, max=1, help="Share of the images.")] = 0.1,
     test: Annotated[float, typer.Option(min=0, max=1, help="Share of the images.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Another seed, another split.")] = 0,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Divide anew what has splits already.")
+    ] = False,
 ) -> None:
     """Divide a manifest into splits that share no group."""
-    from clare_cache.manifest import Manifest, split_by_group
+    from clare_cache.manifest import Manifest, refuse_replacing, split_by_group
 
     shares = {k: v for k, v in {"train": train, "val": val, "test": test}.items() if v > 0}
-    divided = split_by_group(Manifest.read(manifest), shares, seed=seed)
+    found = Manifest.read(manifest)
+    divided = split_by_group(found, shares, seed=seed)
+    if not replace:
+        refuse_replacing(found, divided, asked=f"manifest split {manifest}")
     divided.write(output)
     rows = divided.rows
     counts = rows["split"].value_counts()

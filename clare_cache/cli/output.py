@@ -3,15 +3,20 @@
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 LEDGER_LINES = 20
+LONGEST_WORD = 32
+"""Longer words, paths mostly, are broken where a table would not fit."""
+BORDER = 3
+"""A line and two spaces beside every cell; one more line closes the table."""
 
 
 def say(text: str) -> None:
@@ -51,16 +56,54 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
-    """A table; cells after the first column are aligned right. Never cut off in a pipe."""
-    # As Text, because rich reads brackets in a str as markup: `photo [copy].png` is a file name.
-    table = Table(title=Text(title) if title else None, title_justify="left")
-    for position, column in enumerate(columns):
-        justify: Literal["left", "right"] = "left" if position == 0 else "right"
-        table.add_column(Text(column), justify=justify, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
+    """A table; cells after the first column are aligned right. Never cut off in a pipe.
+
+    One that could only be as narrow as the terminal with words broken is printed in parts, each
+    with the first column.
+    """
     console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(table)
+    cells = [columns, *rows]
+    needs = [
+        min(
+            max((cell_len(word) for row in cells for word in row[k].split()), default=1),
+            LONGEST_WORD,
+        )
+        for k in range(len(columns))
+    ]
+    wants = [max(cell_len(row[k]) for row in cells) for k in range(len(columns))]
+    for number, part in enumerate(_parts(needs, console.width)):
+        table = Table(title_justify="left")
+        if title:
+            table.title = Text(title if number == 0 else f"{title} (continued)")
+        widths = _widths([needs[k] for k in part], [wants[k] for k in part], console.width)
+        for k, width in zip(part, widths, strict=True):
+            justify: Literal["left", "right"] = "left" if k == 0 else "right"
+            table.add_column(Text(columns[k]), justify=justify, overflow="fold", width=width)
+        for row in rows:
+            table.add_row(*(Text(row[k]) for k in part))
+        console.print(table)
+
+
+def _parts(needs: Sequence[int], width: int) -> Iterator[list[int]]:
+    """Numbers of the columns of each part: as many as fit with every word whole."""
+    part = [0]
+    for k in range(1, len(needs)):
+        if len(part) > 1 and sum(needs[j] + BORDER for j in (*part, k)) >= width:
+            yield part
+            part = [0]
+        part.append(k)
+    yield part
+
+
+def _widths(needs: Sequence[int], wants: Sequence[int], width: int) -> list[int | None]:
+    """Widths of columns: as they want, or what they need and a share of what is left. None leaves
+    it to the table, where even the needs do not fit."""
+    left = width - 1 - sum(need + BORDER for need in needs)
+    if left < 0:
+        return [None] * len(needs)
+    lacking = [max(want - need, 0) for want, need in zip(wants, needs, strict=True)]
+    share = min(left / max(sum(lacking), 1), 1.0)
+    return [need + int(share * lack) for need, lack in zip(needs, lacking, strict=True)]
 
 
 def print_failures(failures: Sequence[Mapping[str, str]]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clare_cache.cli.options import Clip, Device, Sd, Workers
+from clare_cache.cli.options import BatchSizeOrAuto, Clip, Device, Sd, Workers, read_batch_size
 from clare_cache.cli.output import print_result, say
 from clare_cache.cli.progress import show_progress
 
@@ -37,7 +37,7 @@ def run(
     sd: Sd = None,
     clip: Clip = None,
     device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 16,
+    batch_size: BatchSizeOrAuto = "16",
     workers: Workers = 2,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")
@@ -72,7 +72,7 @@ def run(
         sd=sd,
         clip=clip,
         device=device,
-        batch_size=batch_size,
+        batch_size=read_batch_size(batch_size),
         workers=workers,
     )
     if dry_run:

@@ -50,8 +50,9 @@ TABLE_COLUMNS = {
     "real_accuracy": "share of reals not called fake, at the threshold",
     "fake_accuracy": "share of fakes called fake, at the threshold",
     "eer": "equal error rate",
-    "tpr_at_fpr_1": "share of fakes caught when at most 1 % of reals are called fake",
-    "tpr_at_fpr_5": "the same at 5 %",
+    "tpr_at_fpr_1": "share of fakes caught when at most 1 % of reals (of under 100: none) are "
+    "called fake",
+    "tpr_at_fpr_5": "the same at 5 % (of under 20: none)",
     "ece": "expected calibration error, 15 equal-width bins",
     "ece_calibrated": "the same once log-odds are divided by the validation's temperature",
     "seen_in_training": "the generator (for `all`: every generator) was trained on",

@@ -50,10 +50,13 @@ class View:
 
 
 def find_view(name: str) -> View:
-    """The view of that name. Raises ImageError (stage `view`) listing the spellings."""
-    for (pattern, make), _ in _SPELLINGS:
-        match = re.fullmatch(pattern, name)
-        if match and (perturb := make(*match.groups())) is not None:
+    """The view of that name. Raises ImageError (stage `view`) for a number out of range, and
+    listing the spellings for any other name."""
+    for (pattern, make), (spelling, does) in _SPELLINGS:
+        if match := re.fullmatch(pattern, name):
+            perturb = make(*match.groups())
+            if perturb is None:
+                raise ImageError("view", f"{name}: expected {spelling}, {does}")
             return View(name, perturb)
     spellings = ", ".join(view_spellings())
     raise ImageError("view", f"{name}: expected one of {spellings}")
@@ -272,14 +275,17 @@ def _to_bytes(values: NDArray[np.float64]) -> Pixels:
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _SPELLINGS: list[tuple[tuple[str, Callable[..., Perturb | None]], tuple[str, str]]] = [
     ((CLEAN, _clean), ("clean", "the picture as it is")),
-    ((r"jpeg-q(\d{1,3})", _jpeg), ("jpeg-qQ", "JPEG of quality Q, 1 to 100")),
+    ((r"jpeg-q(\d+)", _jpeg), ("jpeg-qQ", "JPEG of quality Q, 1 to 100")),
     (
-        (r"matched-jpeg-q(\d{1,3})", _matched),
-        ("matched-jpeg-qQ", "256 px square, JPEG of quality Q: no file differs from outside"),
+        (r"matched-jpeg-q(\d+)", _matched),
+        ("matched-jpeg-qQ", "256 px square, JPEG of quality Q, 1 to 100"),
     ),
-    ((f"blur-s{_NUMBER}", _blur), ("blur-sS", "Gaussian blur of S pixels")),
-    ((f"resize-x{_NUMBER}", _resize), ("resize-xF", "both sides times F")),
-    ((f"crop-f{_NUMBER}", _crop), ("crop-fF", "the central share F of both sides")),
+    ((f"blur-s{_NUMBER}", _blur), ("blur-sS", "Gaussian blur of S pixels, above 0")),
+    ((f"resize-x{_NUMBER}", _resize), ("resize-xF", "both sides times F, above 0")),
+    (
+        (f"crop-f{_NUMBER}", _crop),
+        ("crop-fF", "the central share F of both sides, above 0, at most 1"),
+    ),
     ((f"noise-s{_NUMBER}", _noise), ("noise-sS", "Gaussian noise of S grey levels")),
     (("flip", _flip), ("flip", "mirrored")),
     ((r"share-([1-3])", _share), ("share-N", "resized and compressed N times, 1 to 3")),

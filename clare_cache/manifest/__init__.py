@@ -9,7 +9,7 @@ from clare_cache.manifest.build import BuildResult, build, build_csv, build_fold
 from clare_cache.manifest.check import Fault, check
 from clare_cache.manifest.contents import Header, Probe
 from clare_cache.manifest.layouts import LAYOUTS, PICKS, Layout, Options
-from clare_cache.manifest.split import hold_out_generators, split_by_group
+from clare_cache.manifest.split import hold_out_generators, refuse_replacing, split_by_group
 from clare_cache.manifest.table import COLUMNS, Manifest
 
 __all__ = [
@@ -31,5 +31,6 @@ __all__ = [
     "check",
     "hold_out_generators",
     "join",
+    "refuse_replacing",
     "split_by_group",
 ]

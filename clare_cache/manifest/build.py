@@ -158,7 +158,7 @@ def _grouped(entries: Sequence[Entry], pattern: re.Pattern[str]) -> tuple[list[E
         if match and match[1]:
             grouped.append(replace(entry, group=match[1]))
         else:
-            faults.append(f"{entry.path}: group_pattern {pattern.pattern!r} captures nothing")
+            faults.append(f"{entry.path}: group pattern '{pattern.pattern}' captures nothing")
     return grouped, faults
 
 
@@ -215,10 +215,10 @@ def _compiled(group_pattern: str | None) -> re.Pattern[str] | None:
     try:
         pattern = re.compile(group_pattern)
     except re.error as error:
-        raise ManifestError(f"group_pattern {group_pattern!r}: {error}.") from error
+        raise ManifestError(f"group pattern '{group_pattern}': {error}.") from error
     if pattern.groups != 1:
         raise ManifestError(
-            f"group_pattern {group_pattern!r}: expected one capturing group, found "
+            f"group pattern '{group_pattern}': expected one capturing group, found "
             f"{pattern.groups}. Write '(…)' around the part of the path that names the video."
         )
     return pattern

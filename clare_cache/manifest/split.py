@@ -49,6 +49,21 @@ def split_by_group(
     return Manifest(rows.assign(split=unit.map(split_of).astype("string")))
 
 
+def refuse_replacing(before: Manifest, after: Manifest, *, asked: str) -> None:
+    """Raises ManifestError when rows of `before` have a split already: how many, and how many of
+    these `after`, the same rows in the same order, puts elsewhere."""
+    there = before.rows["split"]
+    given = there[there != ""]
+    if given.empty:
+        return
+    n_other = int((after.rows.loc[given.index, "split"] != given).sum())
+    counts = ", ".join(f"{name} {n:,}" for name, n in sorted(given.value_counts().items()))
+    raise ManifestError(
+        f"{asked}: expected images without a split, found {len(given):,} of {len(before):,} with "
+        f"one ({counts}), of which {n_other:,} would get another. --replace divides all anew."
+    )
+
+
 def hold_out_generators(
     manifest: Manifest, *, share: float, seed: int = 0
 ) -> tuple[Manifest, tuple[str, ...]]:

@@ -22,6 +22,10 @@ DASH = "–"
 FEW_GROUPS = 20
 """Below this many resampled groups the page says that an interval is rough."""
 
+ALARMS = {"tpr_at_fpr_1": 0.01, "tpr_at_fpr_5": 0.05}
+"""Metric → the share of reals that may be called fake."""
+NO_ALARM = "0 false alarms"
+
 METRICS = {
     "average_precision": "Average precision",
     "auc": "ROC AUC",
@@ -209,7 +213,7 @@ def operating_points(runs: Sequence[ReportedRun], *, split: str) -> Table:
                 *(
                     Cell(
                         percent(row.get(name)),
-                        _calibrated(row) if name == "ece" else "",
+                        _below(row, name),
                         hint=row.get("note", ""),
                     )
                     for _, name in wanted
@@ -225,13 +229,30 @@ def operating_points(runs: Sequence[ReportedRun], *, split: str) -> Table:
         "Percent, except the threshold. The small figure below a calibration error is the error "
         "once log-odds are divided by a temperature fitted on validation. The oracle column is an "
         "upper bound that no one could reach without the answers; compare heads by the others."
+        f"{_no_false_alarms(rows)}"
     )
     return Table("Operating points", columns, tuple(rows), note)
 
 
-def _calibrated(row: Row) -> str:
-    value = row.get("ece_calibrated")
-    return "" if value is None else percent(value)
+def _below(row: Row, name: str) -> str:
+    """What stands small below a number: the calibrated error; that a rate allows no false alarm."""
+    if name == "ece":
+        value = row.get("ece_calibrated")
+        return "" if value is None else percent(value)
+    allowed = ALARMS.get(name)
+    if allowed is None or not row.get("n_real"):
+        return ""
+    return f"{NO_ALARM} of {row['n_real']:,}" if int(allowed * row["n_real"]) == 0 else ""
+
+
+def _no_false_alarms(rows: Sequence[Sequence[Cell]]) -> str:
+    """A warning for the note below a table: a small share of few reals is none of them."""
+    if not any(NO_ALARM in cell.detail for row in rows for cell in row):
+        return ""
+    return (
+        f" “{NO_ALARM} of n”: so few reals that the rate allows no false alarm at all, and the one "
+        "real with the highest score decides the number."
+    )
 
 
 def score_cell(row: Row | None, name: str, *, scale: tuple[float, float], slot: int) -> Cell:

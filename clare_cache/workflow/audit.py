@@ -1,5 +1,6 @@
 """The shortcut audit as the user calls it, with what to do about what it finds."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ def audit_manifest(
     audited = audit_shortcuts(_sampled(table, per) if found else table, on_progress=on_progress)
     return AuditReport(
         audit=audited,
-        advice=tuple(advice_on(audited, name=_name(manifest), through=through)),
+        advice=tuple(advice_on(audited, files=_files(manifest, root), through=through)),
         failures=tuple(failures),
         n_images=len(table),
         matched={
@@ -111,14 +112,15 @@ def audit_manifest(
     )
 
 
-def advice_on(audit: Audit, *, name: str, through: str | None = None) -> list[str]:
-    """Sentences: what each shortcut is carried by, and what to do."""
+def advice_on(audit: Audit, *, files: "Files", through: str | None = None) -> list[str]:
+    """Sentences: what each shortcut is carried by, and what to do; commands name `files`."""
+    name, at = files.manifest, files.root
     sentences = [_said(finding) for finding in audit.findings if finding.verdict == "shortcut"]
     if audit.has_shortcut and through is not None:
         sentences.append(
             f"The view {through} leaves this: the pictures themselves differ in size or sharpness. "
             "Match the data instead: choose images of one origin, size and format, or believe only "
-            f"scores on matched pairs, `clare-cache manifest audit {name} --runs RUN`."
+            f"scores on matched pairs, `clare-cache manifest audit {name}{at} --runs RUN`."
         )
     elif audit.has_shortcut:
         sentences += [
@@ -126,11 +128,11 @@ def advice_on(audit: Audit, *, name: str, through: str | None = None) -> list[st
             "wherever the files differ in the same way.",
             "Extract a view in which every picture has one size, format and quality, and train "
             "and test on it: "
-            f"`clare-cache extract {name} STORE --views clean,{MATCHED_VIEW}`. It removes what "
+            f"`clare-cache extract {name} STORE{at} --views clean,{MATCHED_VIEW}`. It removes what "
             "the file says, not what an earlier compression or size did to the picture; "
-            f"`clare-cache manifest audit {name} --through {MATCHED_VIEW}` tells what is left.",
+            f"`clare-cache manifest audit {name}{at} --through {MATCHED_VIEW}` tells what is left.",
             "After training, `clare-cache manifest audit "
-            f"{name} --runs RUN` scores heads on pairs of files that look alike from outside.",
+            f"{name}{at} --runs RUN` scores heads on pairs of files that look alike from outside.",
         ]
     few = [f.generator for f in audit.findings if f.verdict == "too few groups"]
     if few:
@@ -160,8 +162,19 @@ def _said(finding: Finding) -> str:
     )
 
 
-def _name(manifest: str | Path | Manifest) -> str:
-    return "MANIFEST" if isinstance(manifest, Manifest) else str(manifest)
+@dataclass(frozen=True)
+class Files:
+    """How a command line names the manifest and, where it must, the folder of its images."""
+
+    manifest: str
+    root: str
+
+
+def _files(manifest: str | Path | Manifest, root: str | Path) -> Files:
+    at = "" if Path(root) == Path() else f" --root {shlex.quote(str(root))}"
+    if isinstance(manifest, Manifest):
+        return Files("MANIFEST", at)
+    return Files(shlex.quote(str(manifest)), at)
 
 
 def _sampled(table: pd.DataFrame, per: int | None) -> pd.DataFrame:

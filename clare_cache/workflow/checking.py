@@ -42,7 +42,7 @@ class CheckReport:
         switches = " ".join(f"--accept {kind}" for kind in found)
         return (
             f"splits overlap ({counted}): what is tested was trained on. Divide anew with "
-            f"`clare-cache manifest split`, or accept it knowingly with {switches}"
+            f"`clare-cache manifest split --replace`, or accept it knowingly with {switches}"
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from clare_cache.backbones import backbone_of, load_text_tower
+from clare_cache.data.regions import stored
 from clare_cache.errors import ClareCacheError
 from clare_cache.evaluate import TABLE_COLUMNS, assess_run, read_config, write_card
 from clare_cache.files import read_json, write_text
@@ -86,6 +87,25 @@ def import_run(
     )
     write_model_card(out)
     return found
+
+
+def next_steps(run: str | Path) -> list[str]:
+    """Commands that score pictures with an imported head: those of a folder, where all is known
+    that makes its features; and those of a manifest, through a store made as it needs."""
+    config = read_config(Path(run))
+    sources = {name: config["sources"].get(name) for name in stored(config["needs"])}
+    clips = {sources[name] or "CLIP" for name in sources if backbone_of(name) == "clip"}
+    flags = [f" --clip {clip}" for clip in sorted(clips)]
+    flags += [" --sd SD"] * any(backbone_of(name) == "error_map" for name in sources)
+    told = {k: v for name in sources for k, v in config["features"][name]["declared"].items()}
+    made = [f" --{key} {told[key]}" for key in ("geometry", "tap") if key in told]
+    steps = [
+        f"clare-cache extract MANIFEST STORE --root DIR --features {','.join(sources)}"
+        + "".join([*flags, *made]),
+        f"clare-cache evaluate {run} --store STORE --manifest MANIFEST",
+    ]
+    is_known = all(sources.values()) and all(config["features"][n]["declared"] for n in sources)
+    return [f"clare-cache predict {run} IMAGES, or", *steps] if is_known else steps
 
 
 def export_run(run: str | Path, path: str | Path, *, clip: str | None = None) -> tuple[str, ...]:

@@ -66,7 +66,8 @@ def _refuse_leaks(manifest: Manifest) -> None:
         TrainError,
         "train-head: the manifest's splits leak into each other",
         faults,
-        advice="`clare-cache manifest check` lists all; `clare-cache manifest split` divides anew.",
+        advice="`clare-cache manifest check` lists all; `clare-cache manifest split --replace` "
+        "divides anew.",
     )
 
 

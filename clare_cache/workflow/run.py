@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from clare_cache.errors import ManifestError, RecipeError, TrainError, raise_faults
 from clare_cache.evaluate import TRAINING
@@ -52,7 +53,7 @@ class Settings:
     sd: str | None = None
     clip: str | None = None
     device: str = "auto"
-    batch_size: int = 16
+    batch_size: int | Literal["auto"] = 16
     workers: int = 2
     notes: tuple[str, ...] = ()
 
@@ -206,7 +207,8 @@ def _refuse_untested(folds: Sequence[Fold], recipe: Recipe) -> None:
         ]
     raise_faults(
         ManifestError, f"run {recipe.about.title}", faults,
-        advice="`clare-cache manifest split` divides by group; --manifest takes the result.",
+        advice="`clare-cache manifest split --replace` divides by group; --manifest takes the "
+        "result.",
     )  # fmt: skip
 
 

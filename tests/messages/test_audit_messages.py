@@ -26,11 +26,12 @@ def test_a_shortcut_ends_with_status_1_and_says_what_to_do(command, tmp_path):
         "A detector can learn this instead of what the pictures show, and will seem to work "
         "wherever the files differ in the same way.",
         "Extract a view in which every picture has one size, format and quality, and train and "
-        "test on it: `clare-cache extract m.csv STORE --views clean,matched-jpeg-q90`. It "
-        "removes what the file says, not what an earlier compression or size did to the picture; "
-        "`clare-cache manifest audit m.csv --through matched-jpeg-q90` tells what is left.",
-        "After training, `clare-cache manifest audit m.csv --runs RUN` scores heads on pairs of "
-        "files that look alike from outside.",
+        "test on it: `clare-cache extract m.csv STORE --root data --views clean,matched-jpeg-q90`. "
+        "It removes what the file says, not what an earlier compression or size did to the "
+        "picture; `clare-cache manifest audit m.csv --root data --through matched-jpeg-q90` tells "
+        "what is left.",
+        "After training, `clare-cache manifest audit m.csv --root data --runs RUN` scores heads on "
+        "pairs of files that look alike from outside.",
         "m.csv: 48 images looked at, 1 shortcut in 1 comparison",
     ]
     accepted = command("manifest", "audit", "m.csv", "--root", "data", "--accept", folder=tmp_path)
@@ -100,8 +101,8 @@ def test_what_a_view_leaves(command, tmp_path):
     assert (
         "The view matched-jpeg-q50 leaves this: the pictures themselves differ in size or "
         "sharpness. Match the data instead: choose images of one origin, size and format, or "
-        "believe only scores on matched pairs, `clare-cache manifest audit h.csv --runs RUN`."
-        in done.out
+        "believe only scores on matched pairs, `clare-cache manifest audit h.csv --root half "
+        "--runs RUN`." in done.out
     )
     done = command("manifest", "audit", "m.csv", "--through", "sharp", folder=tmp_path)
     assert done.status == 1

@@ -40,8 +40,8 @@ def test_a_leaky_manifest_fails_and_says_how(command, leaky):
         "train/fake/w0/0.png).\n"
         "test/real/v1/1.png: its group 'v1' is in splits test and train.\n"
         "splits overlap (content-in-splits 1, group-in-splits 1): what is tested was trained on. "
-        "Divide anew with `clare-cache manifest split`, or accept it knowingly with --accept "
-        "content-in-splits --accept group-in-splits.\n"
+        "Divide anew with `clare-cache manifest split --replace`, or accept it knowingly with "
+        "--accept content-in-splits --accept group-in-splits.\n"
         "m.csv: 9 images, 2 faults\n"
     )
 

@@ -114,7 +114,7 @@ def test_files_under_no_label_folder(tmp_path):
     )
     assert lines[21:] == [
         "  … and 2 more like these",
-        "  - real/a.png: group_pattern '(misc)' captures nothing",
+        "  - real/a.png: group pattern '(misc)' captures nothing",
         "Rename or move the files, or list them with their labels in a table instead.",
     ]
 
@@ -145,12 +145,47 @@ def test_folders_without_images(tmp_path):
     )
 
 
+def test_splits_are_not_replaced_unasked(tmp_path, command):
+    rows = pd.DataFrame(
+        {
+            "image_id": [f"{n:064x}" for n in range(40)],
+            "path": [f"{n}.png" for n in range(40)],
+            "label": [n % 2 for n in range(40)],
+            "split": ["test"] * 20 + ["train"] * 10 + [""] * 10,
+        }
+    )
+    Manifest.from_rows(rows).write(tmp_path / "m.csv")
+    done = command("manifest", "split", "m.csv", "-o", "n.csv", "--replace", folder=tmp_path)
+    assert done.status == 0, done.err
+    given = Manifest.read(tmp_path / "m.csv").rows["split"].iloc[:30]
+    n_other = int((Manifest.read(tmp_path / "n.csv").rows["split"].iloc[:30] != given).sum())
+    done = command("manifest", "split", "m.csv", "-o", "m.csv", folder=tmp_path)
+    assert done.status == 1
+    assert done.err == (
+        "error: manifest split m.csv: expected images without a split, found 30 of 40 with one "
+        f"(test 20, train 10), of which {n_other} would get another. --replace divides all anew.\n"
+    )
+    assert Manifest.read(tmp_path / "m.csv").rows["split"].iloc[:30].tolist() == given.tolist()
+    rows.assign(split="").drop(columns="split").to_csv(tmp_path / "bare.csv", index=False)
+    assert command("manifest", "split", "bare.csv", "-o", "b.csv", folder=tmp_path).status == 0
+
+
+def test_a_group_pattern_is_shown_as_it_was_typed(tmp_path, command):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a.png").write_bytes(b"x")
+    pattern = r"([^/]+)-\d+\.png$"
+    done = command(
+        "manifest", "build", "folder", ".", "-o", "m.csv", "--group", pattern, folder=tmp_path
+    )
+    assert f"  - real/a.png: group pattern '{pattern}' captures nothing\n" in done.err
+
+
 def test_group_patterns_that_are_none(tmp_path):
     assert message_of(build_folder, tmp_path, probe=probe, group_pattern="(") == (
-        "group_pattern '(': missing ), unterminated subpattern at position 0."
+        "group pattern '(': missing ), unterminated subpattern at position 0."
     )
     assert message_of(build_folder, tmp_path, probe=probe, group_pattern="v1") == (
-        "group_pattern 'v1': expected one capturing group, found 0. Write '(…)' around the part "
+        "group pattern 'v1': expected one capturing group, found 0. Write '(…)' around the part "
         "of the path that names the video."
     )
 

@@ -71,7 +71,7 @@ def test_own_images_without_a_test_split(tmp_path):
     assert message_of(lambda: run_recipe(recipe, settings)) == (
         "run x: 1 fault\n"
         f"  - {path}: expected images of split test, found train, val\n"
-        "`clare-cache manifest split` divides by group; --manifest takes the result."
+        "`clare-cache manifest split --replace` divides by group; --manifest takes the result."
     )
 
 

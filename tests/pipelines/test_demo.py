@@ -342,7 +342,8 @@ def test_a_validation_split_is_used_and_must_not_leak(demo, small_recipe, tmp_pa
         "train-head: the manifest's splits leak into each other: 2 faults\n"
         f"  - group with two splits: 1, for example {rows.loc[first, 'group']}\n"
         f"  - image_id with two labels: 1, for example {twin['image_id'].iloc[0]}\n"
-        "`clare-cache manifest check` lists all; `clare-cache manifest split` divides anew."
+        "`clare-cache manifest check` lists all; `clare-cache manifest split --replace` divides "
+        "anew."
     )
 
 

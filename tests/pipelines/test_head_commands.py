@@ -42,6 +42,12 @@ def test_import_says_what_it_found_and_left_open(command, rine_file, tmp_path):
     assert done.out.startswith("runs/rine: rine, ")
     assert "depth=2, width=12, contrastive_weight=0.4" in done.out
     assert done.err == "  dropout is not in the file: taken as 0.5\n  ignored: clip.proj\n"
+    # What `evaluate` needs first: no weights are known of a CLIP of this width.
+    assert done.out.splitlines()[1:] == [
+        "next: clare-cache extract MANIFEST STORE --root DIR --features clip_block_cls "
+        "--clip CLIP --geometry center-crop --tap mlp_input",
+        "      clare-cache evaluate runs/rine --store STORE --manifest MANIFEST",
+    ]
     config = json.loads((tmp_path / "runs/rine/config.json").read_text())
     assert (config["label"], config["threshold"]) == ("rine", 0.5)
     assert config["threshold_from"] == "no images; 0.5 as released"
@@ -165,6 +171,20 @@ def test_a_released_head_expects_openai_s_vit(tmp_path):
         "size_px": 224,
         "geometry": "center-crop",
     }
+
+
+def test_a_released_head_can_predict_at_once(tmp_path):
+    from clare_cache.workflow.checkpoints import import_run, next_steps
+
+    torch.save({"weight": torch.zeros(1, 768), "bias": torch.zeros(1)}, tmp_path / "fc.pth")
+    import_run(tmp_path / "fc.pth", tmp_path / "ufd", family="ufd")
+    run = tmp_path / "ufd"
+    assert next_steps(run) == [
+        f"clare-cache predict {run} IMAGES, or",
+        "clare-cache extract MANIFEST STORE --root DIR --features clip_embedding "
+        "--clip ViT-L-14-quickgelu:openai --geometry center-crop",
+        f"clare-cache evaluate {run} --store STORE --manifest MANIFEST",
+    ]
 
 
 def test_from_python(ufd_file):

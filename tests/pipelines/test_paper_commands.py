@@ -91,7 +91,7 @@ def test_run_says_what_it_would_do_and_does_it_on_own_images(command, demo, smal
     assert done.status == 0
     assert "train linear: would be trained" in done.out
     assert not (tmp_path / "out").exists()
-    done = command(*arguments, folder=tmp_path)
+    done = command(*arguments, "--batch-size", "auto", folder=tmp_path)
     assert done.status == 0, done.err
     assert "0 extracted now" in done.err
     assert done.out == "report: out/report.html\n"
@@ -102,6 +102,7 @@ def test_run_says_what_it_would_do_and_does_it_on_own_images(command, demo, smal
     ("given", "status", "words"),
     [
         (("--root", "a", "--root", "b"), 2, "each name once"),
+        (("--batch-size", "some"), 2, "--batch-size some: expected auto or a number from 1"),
         ((), 1, "ufd/train: expected its folder, found none. Give --root ufd/train=DIR"),
         (("--data", "nothing", "--root", "."), 1, "nothing"),
     ],

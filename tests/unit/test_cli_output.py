@@ -39,6 +39,20 @@ def test_long_names_are_folded_and_not_cut(capsys):
     assert capsys.readouterr().out.count("x") == 300
 
 
+def test_a_wide_table_is_printed_in_parts_with_whole_words(capsys):
+    columns = ["set", *(f"UniversalFakeDetect, method{n:02}" for n in range(20))]
+    rows = [["a name of several words", *(f"{n:02}.5" for n in range(20))], ["LDM_200_steps"] * 21]
+    print_table(columns, rows, title="wide")
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 160
+    assert out.count("wide") == out.count("wide (continued)") + 1 == 4
+    for n in range(20):
+        assert out.count(f"method{n:02}") == 1
+        assert out.count(f"{n:02}.5") == 1
+    assert out.count("UniversalFakeDetect") == 20
+    assert out.count("LDM_200_steps") == 20 + 4
+
+
 def test_json_is_strict_whatever_the_library_of_a_value(capsys):
     row = pd.DataFrame({"n": [3], "auc": [np.nan]}).to_dict("records")[0]
     print_json(

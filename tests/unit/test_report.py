@@ -20,6 +20,7 @@ from clare_cache.report import Picture, beside, build_report, figures, label_run
 from clare_cache.report import page as page_module
 from clare_cache.report.pictures import as_url, draw_strip
 from clare_cache.report.runs import generators_of, tag_of
+from clare_cache.report.tables import operating_points
 
 GENERATORS = {"real": 0, "StyleGAN2": 1, "Midjourney": 1}
 
@@ -217,6 +218,25 @@ def test_generators_have_intervals_coverage_and_their_place_in_training(page: st
     assert "Some intervals come from only 16 groups of images and are rough." in text
     assert "Oracle: threshold looked at test labels" in text
     assert "jpeg-q50" in text
+
+
+@pytest.mark.parametrize(
+    ("n_real", "marked"), [(19, [1, 5]), (20, [1]), (99, [1]), (100, []), (None, [])]
+)
+def test_a_rate_that_allows_no_false_alarm_is_marked(n_real, marked) -> None:
+    row = {"tpr_at_fpr_1": 0.5, "tpr_at_fpr_5": 0.75, "n_real": n_real, "note": ""}
+    numbers = ("accuracy_validation_threshold", "real_accuracy", "fake_accuracy", "accuracy_0.5",
+               "eer", "ece", "oracle_accuracy")  # fmt: skip
+    run = SimpleNamespace(
+        label="RINE", slot=0, config={"threshold": 0.5},
+        rows={("test", "clean", "all", "all"): row | dict.fromkeys(numbers, 0.25)},
+    )  # fmt: skip
+    found = operating_points([run], split="test")
+    titles = [column.title for column in found.columns]
+    cells = dict(zip(titles, found.rows[0], strict=True))
+    details = {1: cells["Caught at 1% false alarms"].detail, 5: cells["Caught at 5%"].detail}
+    assert details == {k: f"0 false alarms of {n_real}" if k in marked else "" for k in (1, 5)}
+    assert ("allows no false alarm at all" in found.note) == bool(marked)
 
 
 def test_a_generator_that_chose_the_threshold_is_not_unseen() -> None:
