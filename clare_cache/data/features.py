@@ -156,17 +156,19 @@ class FeatureData(Dataset):
                 check=partial(self._check, whole=False),
             )
         tensors = self._read_all(on_progress)
-        if place.kind == "gpu":
-            tensors = {name: tensor.to(place.device) for name, tensor in tensors.items()}
         entries = {name: handle.entry for name, handle in self._handles.items()}
         return ResidentRows(tensors, entries, n=len(self), pinned=place.pinned)
 
     def _read_all(self, on_progress: OnProgress) -> Mapping[str, Tensor]:
         """Every array in manifest order, read in the order of the store, a piece at a time."""
         n = len(self)
+        # Straight to a GPU: what fits there need not fit into RAM.
+        device = self.residence.device if self.residence.kind == "gpu" else torch.device("cpu")
         tensors = {
-            name: torch.from_numpy(
-                np.empty((n, *handle.entry.stored.shape), handle.entry.stored.dtype)
+            name: torch.empty(
+                (n, *handle.entry.stored.shape),
+                dtype=getattr(torch, handle.entry.stored.dtype),
+                device=device,
             )
             for name, handle in self._handles.items()
         }
@@ -178,7 +180,11 @@ class FeatureData(Dataset):
             for name, handle in self._handles.items():
                 values = handle.read_stored(self._store_rows[positions])
                 self._check(name, positions, values, whole=True)
-                tensors[name].numpy()[positions] = values
+                if device.type == "cpu":
+                    tensors[name].numpy()[positions] = values
+                else:
+                    there = torch.from_numpy(positions).to(device)
+                    tensors[name][there] = torch.from_numpy(values).to(device)
             on_progress(Progress("read", min(start + step, n), n, "image", str(self.residence)))
         return tensors
 
