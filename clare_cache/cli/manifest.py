@@ -166,6 +166,10 @@ def check(
         list[str],
         typer.Option(help="A kind of fault that is known and shall not fail; repeatable."),
     ] = [],  # noqa: B006
+    decode: Annotated[
+        bool,
+        typer.Option("--decode", help="Unpack every picture whole, to find those cut short."),
+    ] = False,
     remap: Annotated[
         Path | None,
         typer.Option(help="Write the manifest with the paths at which absent files were found."),
@@ -185,6 +189,7 @@ def check(
             store=store,
             near=near,
             accept=accept,
+            decoding=decode,
             workers=workers,
             on_progress=on_progress,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from clare_cache.errors import ManifestError, raise_faults
-from clare_cache.images import probe
+from clare_cache.images import ImageInfo, decode, probe
 from clare_cache.manifest import Manifest, check
 from clare_cache.manifest.check import KINDS, LEAKS, REMARKS, Fault
 from clare_cache.manifest.near import NEAR, near_duplicates
@@ -53,20 +53,29 @@ def check_manifest(
     store: str | Path | None = None,
     near: float = NEAR,
     accept: Sequence[str] = (),
+    decoding: bool = False,
     workers: int = 4,
     on_progress: OnProgress = ignore_progress,
 ) -> CheckReport:
     """Every fault of a manifest beside the disk and beside itself, each file read once.
 
-    `store` adds near-duplicates across splits by its CLIP embeddings; `accept` names kinds of
-    faults (see `KINDS`) that are known and shall not fail the check. Raises ManifestError for
-    unknown kinds, StoreError for a store without embeddings.
+    With `decoding` every picture is unpacked whole, as `extract` does, so that one whose pixels are
+    cut short is refused; else headers alone are looked at. `store` adds near-duplicates across
+    splits by its CLIP embeddings; `accept` names kinds of faults (see `KINDS`) that are known and
+    shall not fail the check. Raises ManifestError for unknown kinds, StoreError for a store
+    without embeddings.
     """
     unknown = [f"--accept {kind}: there is no such kind" for kind in accept if kind not in KINDS]
     raise_faults(ManifestError, "manifest check", unknown, advice=f"Kinds: {', '.join(KINDS)}.")
     if not Path(root).is_dir():
         raise ManifestError(f"manifest check: there is no folder {root}. Correct --root.")
-    faults = check(manifest, root, probe=probe, workers=workers, on_progress=on_progress)
+    faults = check(
+        manifest,
+        root,
+        probe=_decoded if decoding else probe,
+        workers=workers,
+        on_progress=on_progress,
+    )
     absent = [fault.where for fault in faults if fault.kind == "absent"]
     found = reconcile(manifest, root, absent)
     faults = [
@@ -92,6 +101,12 @@ def check_manifest(
         remapped=apply_moves(manifest, found.moved) if found.moved else None,
         failing=tuple(fault for fault in faults if fault.kind not in ignored),
     )
+
+
+def _decoded(data: bytes) -> ImageInfo:
+    """The header of a picture whose pixels are all there; raises ImageError for any other."""
+    decode(data)
+    return probe(data)
 
 
 def _near(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clare_cache.errors import ManifestError
-from clare_cache.images import probe
+from clare_cache.images import encode_png, probe
 from clare_cache.manifest import Manifest, build_folder
 from clare_cache.store import create_store
 from clare_cache.types import ArraySpec
@@ -159,3 +159,20 @@ def test_a_root_that_is_not_there(command, leaky):
     done = command("manifest", "check", "m.csv", "--root", "nowhere", folder=leaky)
     assert done.status == 1
     assert done.err == "error: manifest check: there is no folder nowhere. Correct --root.\n"
+
+
+def test_pictures_cut_short_are_found_by_decoding(command, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    (tmp_path / "data/real").mkdir(parents=True)
+    for name in ("whole.png", "cut.png", "also.png"):
+        data = encode_png(noise)
+        (tmp_path / "data/real" / name).write_bytes(data if name == "whole.png" else data[:-4000])
+        noise = noise + 1
+    command("manifest", "build", "folder", "data", "-o", "m.csv", folder=tmp_path)
+    done = command("manifest", "check", "m.csv", "--root", "data", folder=tmp_path)
+    assert done.status == 0, done.out
+    done = command("manifest", "check", "m.csv", "--root", "data", "--decode", folder=tmp_path)
+    assert done.status == 1
+    refused = [line.split(": ")[0] for line in done.out.splitlines() if line.startswith("real/")]
+    assert refused == ["real/also.png", "real/cut.png"]
+    assert done.out.endswith("m.csv: 3 images, 2 faults\n")
