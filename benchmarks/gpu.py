@@ -133,7 +133,7 @@ def rine(told: Told, folder: Path) -> Iterator[Figure]:
         device=told.device, fraction=0.0001 if told.small else 1.0, rine_batch=sweep.BATCH
     )
     made = time.perf_counter()
-    train, validation = sweep._data(folder, [sweep.BLOCK_CLS], sweep.RINE_IMAGES, given)
+    train, validation, _ = sweep._data(folder, [sweep.BLOCK_CLS], sweep.RINE_IMAGES, given)
     print(f"store made in {time.perf_counter() - made:.0f} s: {train.residence}", flush=True)
     manifest = Manifest.from_rows(train.rows)
     del train
@@ -147,7 +147,7 @@ def rine(told: Told, folder: Path) -> Iterator[Figure]:
     largest = [(0.2, 4, 1024)]
     if told.small:
         grid, largest = grid[:2], grid[:1]
-    few = sweep._data(folder / "few", [sweep.BLOCK_CLS], 300, given)
+    few = sweep._data(folder / "few", [sweep.BLOCK_CLS], 300, given)[:2]
     for kind in ("tf32", "float32"):
         with numerics(kind, deterministic=False, device=told.device):
             for members in (largest, grid):
