@@ -24,7 +24,7 @@ def test_unknown_family():
     assert message_of(lambda: build_head("resnet")) == (
         "head resnet: expected one of adapter, clare, error_map_resnet, knn, lare2, linear, "
         "linear_probe, prompt_tuning, rine, found resnet. "
-        "Choose a family from this list."
+        "Choose a family from this list, or name your own as MODULE:CLASS."
     )
 
 
