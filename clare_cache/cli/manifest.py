@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clare_cache.cli.audit import audit
+from clare_cache.cli.kinds import LABELS, print_kinds
 from clare_cache.cli.options import AsJson, ManifestFile, Root, Workers
 from clare_cache.cli.output import count, print_failures, print_json, print_result, print_table, say
 from clare_cache.cli.progress import show_progress
@@ -78,6 +79,10 @@ def build(
     rename: Annotated[
         list[str], typer.Option(help="Tables: THEIRS=OURS column name, repeatable.")
     ] = [],  # noqa: B006
+    label: Annotated[
+        list[str],
+        typer.Option(help="Tables: WORD=real or WORD=fake, what a word of theirs means."),
+    ] = [],  # noqa: B006
     strict: Annotated[
         bool, typer.Option(help="Data sets: status 1 when a count is not the expected one.")
     ] = False,
@@ -93,10 +98,12 @@ def build(
     ] = False,
 ) -> None:
     """Hash every image of a data set into a manifest."""
+    from clare_cache.manifest import refuse_suffix
     from clare_cache.manifest.journal import Journal
     from clare_cache.workflow.manifests import build_manifest
 
-    columns = _columns(rename)
+    columns, labels = _columns(rename), _labels(label)
+    refuse_suffix(output)
     notes = Journal(output.with_name(f".{output.name}.journal"))
     with show_progress() as on_progress, notes as journal:
         result = build_manifest(
@@ -105,6 +112,7 @@ def build(
             table=table,
             group_pattern=group,
             columns=columns,
+            labels=labels,
             split=split,
             frames=frames,
             pick=pick,
@@ -117,6 +125,7 @@ def build(
     result.manifest.write(output)
     notes.discard()
     print_result(f"{output}: {count(len(result.manifest), 'image')}")
+    print_kinds(result.manifest)
     if result.counts:
         _print_counts(result.counts)
     for sentence in result.remarks:
@@ -125,7 +134,8 @@ def build(
     unread = [vars(f) for f in result.failures if not f.image_id and f.stage != "list"]
     refused = [vars(failure) for failure in result.failures if failure.image_id]
     if lost:
-        say(f"{count(len(lost), 'file')} that the lists name are not there: no row:")
+        are = "is" if len(lost) == 1 else "are"
+        say(f"{count(len(lost), 'file')} that a list or table names {are} not there: no row:")
         print_failures(lost)
     if unread:
         say(f"{count(len(unread), 'path')} could not be read: no row, not counted above:")
@@ -238,6 +248,7 @@ def sample(
     drawn = draw(Manifest.read(manifest), by=columns, per=per, seed=seed)
     drawn.manifest.write(output)
     print_result(f"{output}: {count(len(drawn.manifest), 'image')}")
+    print_kinds(drawn.manifest)
     for kind, n in drawn.short.items():
         say(f"{kind}: only {count(n, 'image')}, {per} asked for")
 
@@ -253,19 +264,30 @@ def split(
     replace: Annotated[
         bool, typer.Option("--replace", help="Divide anew what has splits already.")
     ] = False,
+    rest: Annotated[
+        bool, typer.Option("--rest", help="Divide only what has no split; leave what has one.")
+    ] = False,
 ) -> None:
     """Divide a manifest into splits that share no group."""
-    from clare_cache.manifest import Manifest, refuse_replacing, split_by_group
+    from clare_cache.manifest import (
+        Manifest,
+        refuse_replacing,
+        split_by_group,
+        split_the_rest,
+    )
 
+    if replace and rest:
+        raise typer.BadParameter("--rest leaves splits, --replace divides them anew: take one.")
     shares = {k: v for k, v in {"train": train, "val": val, "test": test}.items() if v > 0}
     found = Manifest.read(manifest)
-    divided = split_by_group(found, shares, seed=seed)
-    if not replace:
+    divided = (split_the_rest if rest else split_by_group)(found, shares, seed=seed)
+    if not replace and not rest:
         refuse_replacing(found, divided, asked=f"manifest split {manifest}")
     divided.write(output)
     rows = divided.rows
     counts = rows["split"].value_counts()
     print_result(f"{output}: " + ", ".join(f"{k} {counts.get(k, 0)}" for k in shares))
+    print_kinds(divided)
     there = set(zip(rows["split"], rows["generator"], strict=True))
     for name in shares:
         lacking = [g for g in sorted(rows["generator"].unique()) if (name, g) not in there]
@@ -300,6 +322,16 @@ def _print_faults(faults: Sequence["Fault"]) -> None:
     for kind, n in shown.items():
         if n > MOST_FAULTS:
             print_result(f"and {n - MOST_FAULTS} more of kind {kind}; --json lists all.")
+
+
+def _labels(given: list[str]) -> dict[str, int]:
+    pairs = [item.rpartition("=") for item in given]
+    if wrong := [item for item, (word, _, label) in zip(given, pairs, strict=True)
+                 if not word or label not in LABELS]:  # fmt: skip
+        raise typer.BadParameter(
+            f"--label: expected WORD=real or WORD=fake, found {', '.join(wrong)}"
+        )
+    return {word: LABELS.index(label) for word, _, label in pairs}
 
 
 def _columns(rename: list[str]) -> dict[str, str]:

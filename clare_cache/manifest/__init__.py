@@ -9,8 +9,13 @@ from clare_cache.manifest.build import BuildResult, build, build_csv, build_fold
 from clare_cache.manifest.check import Fault, check
 from clare_cache.manifest.contents import Header, Probe
 from clare_cache.manifest.layouts import LAYOUTS, PICKS, Layout, Options
-from clare_cache.manifest.split import hold_out_generators, refuse_replacing, split_by_group
-from clare_cache.manifest.table import COLUMNS, Manifest
+from clare_cache.manifest.split import (
+    hold_out_generators,
+    refuse_replacing,
+    split_by_group,
+    split_the_rest,
+)
+from clare_cache.manifest.table import COLUMNS, Manifest, refuse_suffix
 
 __all__ = [
     "COLUMNS",
@@ -32,5 +37,7 @@ __all__ = [
     "hold_out_generators",
     "join",
     "refuse_replacing",
+    "refuse_suffix",
     "split_by_group",
+    "split_the_rest",
 ]

@@ -49,6 +49,28 @@ def split_by_group(
     return Manifest(rows.assign(split=unit.map(split_of).astype("string")))
 
 
+def split_the_rest(
+    manifest: Manifest, fractions: Mapping[str, float] = _DEFAULT, *, seed: int = 0
+) -> Manifest:
+    """The same rows; those without a split get one as `split_by_group` deals them out.
+
+    What shares a group or a picture with images that have a split joins them: where these are in
+    several, most of them. Raises ManifestError as `split_by_group`, and when no row lacks a split.
+    """
+    rows = manifest.rows
+    unit = _units(rows)
+    has_split = rows["split"] != ""
+    if has_split.all():
+        raise ManifestError("split the rest: expected images without a split, found none.")
+    given = rows[has_split].groupby(unit[has_split])["split"].agg(lambda s: s.mode().iloc[0])
+    filled = rows["split"].where(has_split, unit.map(given)).fillna("").astype("string")
+    left = (filled == "").to_numpy()
+    if left.any():
+        dealt = split_by_group(Manifest(rows[left].reset_index(drop=True)), fractions, seed=seed)
+        filled[left] = dealt.rows["split"].to_numpy()
+    return Manifest(rows.assign(split=filled))
+
+
 def refuse_replacing(before: Manifest, after: Manifest, *, asked: str) -> None:
     """Raises ManifestError when rows of `before` have a split already: how many, and how many of
     these `after`, the same rows in the same order, puts elsewhere."""
@@ -60,7 +82,8 @@ def refuse_replacing(before: Manifest, after: Manifest, *, asked: str) -> None:
     counts = ", ".join(f"{name} {n:,}" for name, n in sorted(given.value_counts().items()))
     raise ManifestError(
         f"{asked}: expected images without a split, found {len(given):,} of {len(before):,} with "
-        f"one ({counts}), of which {n_other:,} would get another. --replace divides all anew."
+        f"one ({counts}), of which {n_other:,} would get another. --rest divides only those "
+        "without one, --replace divides all anew."
     )
 
 

@@ -135,7 +135,7 @@ def refuse(asked: str, *kinds: Sequence[str], advice: str) -> None:
         lines += [f"  - {fault}" for fault in faults[:N_SHOWN]]
         if len(faults) > N_SHOWN:
             lines.append(f"  … and {len(faults) - N_SHOWN} more like these")
-    raise ManifestError("\n".join([*lines, advice]))
+    raise ManifestError("\n".join([*lines, advice] if advice else lines))
 
 
 def faulty_rows(bad: Any, values: pd.Series, expected: str) -> list[str]:
@@ -240,6 +240,11 @@ def _filled_in(columns: dict[str, pd.Series]) -> pd.DataFrame:
         if name not in ("format", "boxes"):
             columns[name] = columns[name].fillna(defaults.get(name, ""))
     return pd.DataFrame({**columns, "label": label})[list(COLUMNS)]
+
+
+def refuse_suffix(path: Path) -> None:
+    """Raise ManifestError, before any work, where no manifest can be written under this name."""
+    _suffix(path)
 
 
 def _suffix(path: Path) -> str:

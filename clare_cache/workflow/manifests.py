@@ -23,6 +23,7 @@ ALWAYS_TAKEN = frozenset({"group_pattern", "split"})
 _FLAGS = {
     "tables": "--table",
     "columns": "--rename",
+    "labels": "--label",
     "keys": "--key",
     "group_pattern": "--group",
 }
@@ -46,6 +47,7 @@ def build_manifest(
     table: str | Path | Sequence[str | Path] | None = None,
     group_pattern: str | None = None,
     columns: Mapping[str, str] | None = None,
+    labels: Mapping[str, int] | None = None,
     split: str = "",
     frames: int | None = None,
     pick: str = "spread",
@@ -68,6 +70,7 @@ def build_manifest(
     options = Options(
         tables=tuple(map(Path, tables)),
         columns=columns or {},
+        labels=labels or {},
         group_pattern=group_pattern,
         split=split,
         frames=frames,

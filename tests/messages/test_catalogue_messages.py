@@ -87,7 +87,7 @@ def test_counts_are_printed_beside_the_expected_ones(command, tmp_path):
     MINIATURES["synthbuster"].write(tmp_path / "data")
     done = command("manifest", "build", "synthbuster/all", "data", "-o", "m.csv", folder=tmp_path)
     assert done.status == 0
-    line = next(line for line in done.out.splitlines() if "glide" in line)
+    line = next(line for line in done.out.splitlines() if "│ glide" in line)
     assert [cell.strip() for cell in line.strip("│").split("│")] == [
         "glide",
         "1,000",

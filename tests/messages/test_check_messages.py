@@ -143,7 +143,7 @@ def test_near_duplicates_by_a_store(tmp_path):
 def test_samples_are_drawn_and_shortages_said(command, leaky):
     done = command("manifest", "sample", "m.csv", "-o", "s.csv", "--per", "3", folder=leaky)
     assert done.status == 0
-    assert done.out == "s.csv: 9 images\n"
+    assert done.out.startswith("s.csv: 9 images\n")
     assert done.err.splitlines()[-2:] == [
         "split test, label 0: only 1 image, 3 asked for",
         "split test, label 1: only 2 images, 3 asked for",

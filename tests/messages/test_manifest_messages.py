@@ -4,6 +4,7 @@ import hashlib
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from clare_cache.errors import ManifestError
 from clare_cache.images import ImageInfo
@@ -163,11 +164,37 @@ def test_splits_are_not_replaced_unasked(tmp_path, command):
     assert done.status == 1
     assert done.err == (
         "error: manifest split m.csv: expected images without a split, found 30 of 40 with one "
-        f"(test 20, train 10), of which {n_other} would get another. --replace divides all anew.\n"
+        f"(test 20, train 10), of which {n_other} would get another. --rest divides only "
+        "those without one, --replace divides all anew.\n"
     )
     assert Manifest.read(tmp_path / "m.csv").rows["split"].iloc[:30].tolist() == given.tolist()
     rows.assign(split="").drop(columns="split").to_csv(tmp_path / "bare.csv", index=False)
     assert command("manifest", "split", "bare.csv", "-o", "b.csv", folder=tmp_path).status == 0
+
+
+def test_only_the_rest_is_divided(tmp_path, command):
+    rows = pd.DataFrame(
+        {
+            "image_id": [f"{n:064x}" for n in range(40)],
+            "path": [f"{n}.png" for n in range(40)],
+            "label": [n % 2 for n in range(40)],
+            "group": ["held", *(f"g{n}" for n in range(1, 39)), "held"],
+            "split": ["test"] * 20 + [""] * 20,
+        }
+    )
+    Manifest.from_rows(rows).write(tmp_path / "m.csv")
+    done = command("manifest", "split", "m.csv", "-o", "n.csv", "--rest", folder=tmp_path)
+    assert done.status == 0, done.err
+    splits = Manifest.read(tmp_path / "n.csv").rows["split"].tolist()
+    assert splits[:20] == ["test"] * 20, "given splits stay"
+    assert splits[39] == "test", "a group stays together"
+    assert set(splits[20:39]) == {"train", "val", "test"}
+    done = command("manifest", "split", "n.csv", "-o", "o.csv", "--rest", folder=tmp_path)
+    assert done.err == "error: split the rest: expected images without a split, found none.\n"
+    both = ["manifest", "split", "m.csv", "-o", "n.csv", "--rest", "--replace"]
+    done = command(*both, folder=tmp_path)
+    assert done.status == 2
+    assert "--rest leaves splits, --replace divides them anew: take one." in done.err
 
 
 def test_a_group_pattern_is_shown_as_it_was_typed(tmp_path, command):
@@ -203,16 +230,82 @@ def test_names_that_no_table_can_hold(tmp_path):
 def test_a_table_with_wrong_rows(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x")
     table = tmp_path / "t.csv"
-    table.write_text("path,label\na.png,yes\nb.png,real\n")
+    table.write_text("path,label\na.png,yes\nb.png,real\nb.png,yes\na.png,no\n../c.png,yes\n")
     assert message_of(build_csv, table, tmp_path, probe=probe) == (
-        f"build a manifest of {table}: 2 faults\n"
-        "  - label: expected 0, 1, real or fake, found 'yes' in row 1\n"
-        f"  - path: expected a file under {tmp_path}, found 'b.png' in row 2\n"
-        "Rows count from 1."
+        f"build a manifest of {table}: 3 faults\n"
+        "  - label: expected 0, 1, real or fake, found 'yes' in row 1 and 2 more\n"
+        "  - label: expected 0, 1, real or fake, found 'no' in row 4\n"
+        "  - path: expected a relative path written with '/', without '..' or line breaks, found "
+        "'../c.png' in row 5\n"
+        "Rows count from 1. --label WORD=real and --label WORD=fake say what your words mean."
     )
 
 
-def test_a_table_with_paths_outside_the_root_and_absent_ones(tmp_path):
+def test_a_table_of_another_folder(tmp_path):
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "a.png").write_bytes(b"x")
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\na.png,0\nb.png,1\n")
+    asked = f"build a manifest of {table}: "
+    assert message_of(build_csv, table, tmp_path, probe=probe) == (
+        f"{asked}1 fault\n"
+        f"  - path: expected any of the 2 files under {tmp_path}, found none; the first is "
+        f"'a.png'. It lies in {tmp_path / 'faces'}: give that folder as ROOT"
+    )
+    (tmp_path / "faces" / "a.png").unlink()
+    assert message_of(build_csv, table, tmp_path, probe=probe).endswith("the first is 'a.png'")
+    assert message_of(build_csv, table, tmp_path / "faecs", probe=probe) == (
+        f"{asked}expected its files under {tmp_path / 'faecs'}, found no such folder."
+    )
+
+
+def test_a_table_with_words_gaps_and_somebody_elses_folders(tmp_path, command):
+    (tmp_path / "data" / "sub").mkdir(parents=True)
+    for name in ("a ü.png", "b.png"):
+        Image.new("RGB", (8, 8), len(name)).save(tmp_path / "data" / "sub" / name)
+    (tmp_path / "t.csv").write_text(
+        "path,label,split,generator\n/home/ann/x/sub/a ü.png,genuine,Validation,\n"
+        "/home/ann/x/sub/b.png,GAN,train,g1\n/home/ann/x/sub/gone.png,genuine,,\n",
+        encoding="utf-8",
+    )
+    given = ["manifest", "build", "csv", "data", "--table", "t.csv", "--label", "genuine=real"]
+    done = command(*given, "--label", "GAN=fake", "-o", "m.csv", folder=tmp_path)
+    assert done.status == 3, done.err
+    assert [" ".join(line.split()) for line in done.out.splitlines()] == [
+        "m.csv: 2 images",
+        "┏━━━━━━━━━━┳━━━━━━━┳━━━━━┳━━━━━┓",
+        "┃ images ┃ train ┃ val ┃ all ┃",
+        "┡━━━━━━━━━━╇━━━━━━━╇━━━━━╇━━━━━┩",
+        "│ real │ – │ 1 │ 1 │",
+        "│ fake: g1 │ 1 │ – │ 1 │",
+        "│ all │ 1 │ 1 │ 2 │",
+        "└──────────┴───────┴─────┴─────┘",
+    ]
+    assert (
+        "left out, from the paths of t.csv, the folder /home/ann/x/: 1\n"
+        "1 file that a list or table names is not there: no row:\n"
+        "  sub/gone.png: list: there is no such file; t.csv names it\n"
+    ) in done.err
+    assert Manifest.read(tmp_path / "m.csv").rows["label"].tolist() == [0, 1]
+    done = command(*given, "--label", "GAN", "-o", "m.csv", folder=tmp_path)
+    assert done.status == 2
+    assert "--label: expected WORD=real or WORD=fake, found GAN" in done.err
+    done = command(*given, "-o", "m.xlsx", folder=tmp_path)
+    assert (done.status, done.err) == (
+        1,
+        "error: m.xlsx: expected a file ending in .parquet, .csv, .jsonl, found 'm.xlsx'.\n",
+    )
+
+
+def test_a_manifest_of_one_label_says_so(tmp_path, command):
+    (tmp_path / "i" / "real").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "i" / "real" / "a.png")
+    done = command("manifest", "build", "folder", "i", "-o", "m.csv", folder=tmp_path)
+    assert done.status == 0
+    assert "no image is fake: a head needs both to train and to be scored\n" in done.err
+
+
+def test_a_table_with_paths_outside_the_root(tmp_path):
     table = tmp_path / "t.jsonl"
     table.write_text(
         '{"path": "../x.png", "label": 0}\n{"path": "./b.png", "label": 0}\n'
@@ -220,11 +313,10 @@ def test_a_table_with_paths_outside_the_root_and_absent_ones(tmp_path):
     )
     misplaced = "path: expected a relative path written with '/', without '..' or line breaks, "
     assert message_of(build_csv, table, tmp_path, probe=probe) == (
-        f"build a manifest of {table}: 4 faults\n"
+        f"build a manifest of {table}: 3 faults\n"
         f"  - {misplaced}found '../x.png' in row 1\n"
         f"  - {misplaced}found '' in row 3\n"
         f"  - {misplaced}found nothing in row 4\n"
-        f"  - path: expected a file under {tmp_path}, found 'b.png' in row 2\n"
         "Rows count from 1."
     )
 

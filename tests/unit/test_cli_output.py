@@ -145,7 +145,7 @@ def test_a_build_tells_files_without_a_row_from_refused_ones(faces):
     arguments = ["build", "folder", str(faces / "images"), "-o", str(faces / "m.csv")]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 3
-    assert done.stdout == f"{faces / 'm.csv'}: 2 images\n"
+    assert done.stdout.startswith(f"{faces / 'm.csv'}: 2 images\n")
     lines = done.stderr.splitlines()
     start = lines.index("1 path could not be read: no row, not counted above:")
     assert lines[start + 1].startswith("  real/link.png: read: ")
@@ -161,7 +161,7 @@ def test_a_check_counts_one_image_and_one_fault_in_the_singular(faces):
         (faces / "images/real" / name).unlink()
     table, root = str(faces / "m.csv"), str(faces / "images")
     built = CliRunner().invoke(app, ["build", "folder", root, "-o", table])
-    assert built.stdout == f"{table}: 1 image\n"
+    assert built.stdout.startswith(f"{table}: 1 image\n")
     done = CliRunner().invoke(app, ["check", table, "--root", root])
     assert done.exit_code == 1
     assert done.stdout.endswith(f"{table}: 1 image, 1 fault\n")

@@ -282,7 +282,7 @@ def test_a_table_keeps_refused_files_and_names_unreadable_ones(tmp_path, monkeyp
 def test_nothing_is_hashed_when_the_table_is_wrong(tmp_path, monkeypatch):
     put(tmp_path, "a.png")
     table = tmp_path / "t.csv"
-    table.write_text("path,label\na.png,0\nabsent.png,0\n")
+    table.write_text("path,label\na.png,0\na.png,often\n")
     seen = []
     with pytest.raises(ManifestError):
         build_csv(table, tmp_path, probe=probe, on_progress=seen.append)

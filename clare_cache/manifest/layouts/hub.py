@@ -11,8 +11,8 @@ from clare_cache.manifest.layouts.listing import (
     list_tree,
 )
 from clare_cache.manifest.layouts.places import SPLIT_FOLDERS, place_of
-from clare_cache.manifest.layouts.table import entry_of, labels_of, renamed
-from clare_cache.manifest.table import COLUMNS, faulty_rows, read_table
+from clare_cache.manifest.layouts.table import entry_of, label_faults, labels_of, renamed
+from clare_cache.manifest.table import COLUMNS, read_table
 from clare_cache.manifest.walk import Walked, walk
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -32,7 +32,7 @@ class HfImageFolder:
     tree = (
         "[SPLIT/]metadata.{csv,jsonl,parquet} beside the files it names, or [SPLIT/]{real,fake}/*"
     )
-    takes = frozenset({"columns"})
+    takes = frozenset({"columns", "labels"})
 
     def survey(self, root: Path, options: Options) -> Listing:
         walked = walk(root)
@@ -78,8 +78,8 @@ class HfImageFolder:
         ignored = [str(column) for column in table.columns if column not in COLUMNS]
         listing.ignored_columns += tuple(c for c in ignored if c not in listing.ignored_columns)
         table = table.drop(columns=ignored).reset_index(drop=True)
-        known = labels_of(table["label"])
-        bad = faulty_rows(known.isna(), table["label"], "0, 1, real or fake")
+        known = labels_of(table["label"], options.labels)
+        bad = label_faults(known, table["label"])
         listing.faults += [[f"{name}: {fault}" for fault in bad]]
         split = _split_of(folder, root_name)
         for row in table.assign(label=known)[known.notna()].to_dict("records"):

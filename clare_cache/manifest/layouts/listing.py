@@ -59,6 +59,7 @@ class Options:
     """What a user may add to a layout's name; each layout `takes` some of it.
 
     `tables`: the lists or tables to read. `columns`: a table's column names → the manifest's.
+    `labels`: words in its column label → 0 or 1.
     `group_pattern`: a regular expression whose one group, searched in the path, is the group.
     `split`: the split of rows for which the layout says none. `frames`: at most so many of each
     video, chosen as `pick` says. `compression`: FaceForensics++'s. `keys`: keep videos whose key
@@ -67,6 +68,7 @@ class Options:
 
     tables: tuple[Path, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
     group_pattern: str | None = None
     split: str = ""
     frames: int | None = None

@@ -1,8 +1,10 @@
 """Somebody's table: a path and a label in each row, other manifest columns taken over."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -10,7 +12,8 @@ import pandas as pd
 from clare_cache.errors import ManifestError, raise_faults
 from clare_cache.manifest.boxes import as_cell
 from clare_cache.manifest.layouts.listing import Entry, Listing, Options
-from clare_cache.manifest.table import COLUMNS, faulty_rows, is_misplaced, path_faults, read_table
+from clare_cache.manifest.layouts.places import SPLIT_FOLDERS
+from clare_cache.manifest.table import COLUMNS, faulty_rows, path_faults, read_table
 from clare_cache.types import FAKE, REAL
 
 LABEL_WORDS = {"0": REAL, "real": REAL, "1": FAKE, "fake": FAKE, "0.0": REAL, "1.0": FAKE}
@@ -18,16 +21,17 @@ _TAKEN = ("split", "source", "generator", "family", "group", "frame", "image_id"
 
 
 class Table:
-    """A .csv, .parquet, .jsonl or .json file with `path` and `label` (0, 1, real or fake).
+    """A .csv, .parquet, .jsonl or .json file with `path` and `label` (0, 1, real, fake, or words
+    that the user explains).
 
-    Paths are relative to the root, or absolute inside it; `./a.png` is `a.png`. Size and format
-    are measured, whatever the table says.
+    Paths are relative to the root, or absolute inside it; `./a.png` is `a.png`, and the folders of
+    another machine go. Size and format are measured, whatever the table says.
     """
 
     name = "csv"
     summary = "a table (.csv, .parquet, .jsonl, .json) with path and label columns: --table FILE"
     tree = "the files that the table names"
-    takes = frozenset({"tables", "columns"})
+    takes = frozenset({"tables", "columns", "labels"})
 
     def survey(self, root: Path, options: Options) -> Listing:
         if len(options.tables) != 1:
@@ -37,10 +41,13 @@ class Table:
             )
         [path] = options.tables
         asked = f"build a manifest of {path}"
+        if not root.is_dir():
+            raise ManifestError(f"{asked}: expected its files under {root}, found no such folder.")
         read = _json_records if path.suffix.lower() == ".json" else read_table
         table = renamed(read(path), options.columns, asked=asked)
         ignored = tuple(str(name) for name in table.columns if name not in COLUMNS)
-        return list_rows(table.drop(columns=[*ignored]), root, ignored=ignored)
+        table = table.drop(columns=[*ignored]).reset_index(drop=True)
+        return _list_rows(table, root, options.labels, table_name=path.name, ignored=ignored)
 
 
 def _json_records(path: Path) -> pd.DataFrame:
@@ -59,25 +66,49 @@ def _json_records(path: Path) -> pd.DataFrame:
     return pd.DataFrame(records, dtype=object)
 
 
-def list_rows(table: pd.DataFrame, root: Path, *, ignored: tuple[str, ...] = ()) -> Listing:
-    """The entries of a table whose columns are the manifest's, with a fault for each bad row."""
-    table = table.reset_index(drop=True)
-    labels = labels_of(table["label"])
-    table = table.assign(path=[relative_path(value, root) for value in table["path"]])
-    is_absent = [
-        not misplaced and _is_absent(root / str(value))
-        for value, misplaced in zip(table["path"], is_misplaced(table["path"]), strict=True)
-    ]
-    faults = [
-        faulty_rows(labels.isna(), table["label"], "0, 1, real or fake"),
-        path_faults(table["path"]),
-        faulty_rows(is_absent, table["path"], f"a file under {root}"),
-    ]
-    if any(faults):
-        return Listing([], faults=faults, advice="Rows count from 1.")
-    rows = table.assign(label=labels).to_dict("records")
-    entries = [entry_of({str(name): value for name, value in row.items()}) for row in rows]
-    return Listing(entries, ignored_columns=ignored, keeps_repeats=True)
+def _list_rows(
+    table: pd.DataFrame,
+    root: Path,
+    words: Mapping[str, int],
+    *,
+    table_name: str,
+    ignored: tuple[str, ...],
+) -> Listing:
+    """The entries of a table whose columns are the manifest's, with a fault for each bad row.
+
+    Files that are not there are marked so; a fault only when none is.
+    """
+    prefix = foreign_prefix([str(value) for value in table["path"]], root)
+    labels = labels_of(table["label"], words)
+    table = table.assign(path=[relative_path(value, root, prefix) for value in table["path"]])
+    bad_labels, bad_paths = label_faults(labels, table["label"]), path_faults(table["path"])
+    listing = Listing([], ignored_columns=ignored, keeps_repeats=True)
+    if prefix:
+        listing.left_out[f"from the paths of {table_name}, the folder {prefix}"] += 1
+    if not bad_labels and not bad_paths:
+        for row in table.assign(label=labels).to_dict("records"):
+            entry = entry_of({str(name): value for name, value in row.items()})
+            gone = table_name if _is_absent(root / entry.path) else ""
+            split = SPLIT_FOLDERS.get(entry.split.lower(), entry.split)
+            listing.entries.append(replace(entry, split=split, absent_from=gone))
+    listing.faults = [bad_labels, bad_paths, _none_there(listing.entries, root)]
+    advice = ["Rows count from 1."] if bad_labels or bad_paths else []
+    if bad_labels:
+        advice.append("--label WORD=real and --label WORD=fake say what your words mean.")
+    listing.advice = " ".join(advice)
+    return listing
+
+
+def _none_there(entries: Sequence[Entry], root: Path) -> list[str]:
+    """A fault when the table names files and the root has none of them."""
+    if not entries or not all(entry.absent_from for entry in entries):
+        return []
+    first = entries[0].path
+    near = [root.absolute().parent, *sorted(path for path in root.iterdir() if path.is_dir())]
+    there = next((folder for folder in near if (folder / first).is_file()), None)
+    hint = f". It lies in {there}: give that folder as ROOT" if there else ""
+    n_files = "the one file" if len(entries) == 1 else f"any of the {len(entries)} files"
+    return [f"path: expected {n_files} under {root}, found none; the first is {first!r}{hint}"]
 
 
 def entry_of(row: Mapping[str, Any]) -> Entry:
@@ -88,9 +119,23 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
     return Entry(str(row["path"]), int(row["label"]), **texts, frame=given.get("frame"))
 
 
-def labels_of(values: pd.Series) -> pd.Series:
-    """0 or 1 for each label word, missing for anything else."""
-    return values.map(lambda value: LABEL_WORDS.get(str(value).strip().lower()))
+def labels_of(values: pd.Series, words: Mapping[str, int] = MappingProxyType({})) -> pd.Series:
+    """0 or 1 for each label word, the user's `words` first, missing for anything else."""
+    known = {**LABEL_WORDS, **{word.strip().lower(): label for word, label in words.items()}}
+    return values.map(lambda value: known.get(str(value).strip().lower()))
+
+
+def label_faults(labels: pd.Series, found: pd.Series) -> list[str]:
+    """One fault for each word that is no label: where it is first, and how often."""
+    bad = found[labels.isna().to_numpy()]
+    faults = faulty_rows(labels.isna(), found, "0, 1, real or fake")
+    rows: dict[str, list[int]] = {}
+    for number, value in enumerate(bad):
+        rows.setdefault(str(value), []).append(number)
+    return [
+        faults[same[0]] + (f" and {len(same) - 1} more" if len(same) > 1 else "")
+        for same in rows.values()
+    ]
 
 
 def renamed(table: pd.DataFrame, columns: Mapping[str, str], *, asked: str) -> pd.DataFrame:
@@ -111,13 +156,30 @@ def renamed(table: pd.DataFrame, columns: Mapping[str, str], *, asked: str) -> p
     return result
 
 
-def relative_path(path: Any, root: Path) -> Any:
-    """The path in its one spelling, relative to the root if it lies inside; else as it is."""
+def relative_path(path: Any, root: Path, prefix: str = "") -> Any:
+    """The path in its one spelling, relative to the root if it lies inside; else as it is.
+
+    `prefix` is cut off first.
+    """
     if not isinstance(path, str) or not path:
         return path
+    path = path.removeprefix(prefix)
     if Path(path).is_relative_to(root.absolute()):
         return Path(path).relative_to(root.absolute()).as_posix()
     return PurePosixPath(path).as_posix()
+
+
+def foreign_prefix(names: Sequence[str], root: Path) -> str:
+    """The leading folders, of other machines' absolute paths, that the root stands for."""
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if not name.startswith("/") or Path(name).is_relative_to(root.absolute()):
+            continue
+        # At least a folder and the file must remain: a bare name would prove nothing.
+        for n in range(1, len(parts) - 1):
+            if (root / PurePosixPath(*parts[n:])).is_file():
+                return f"{PurePosixPath(*parts[:n])}/".replace("//", "/")
+    return ""
 
 
 def _is_nothing(value: Any) -> bool:

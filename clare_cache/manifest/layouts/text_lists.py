@@ -13,7 +13,7 @@ from clare_cache.manifest.layouts.listing import (
     Options,
 )
 from clare_cache.manifest.layouts.places import SPLIT_FOLDERS
-from clare_cache.manifest.layouts.table import LABEL_WORDS, relative_path
+from clare_cache.manifest.layouts.table import LABEL_WORDS, foreign_prefix, relative_path
 from clare_cache.manifest.table import is_misplaced_path
 from clare_cache.manifest.walk import walk
 from clare_cache.types import FAKE, REAL
@@ -54,14 +54,14 @@ class LareList:
         if after := sum(bool(line.strip()) for line in lines[end:]):
             listing.left_out[f"after the first empty line of {path.name}"] += after
         split = SPLIT_FOLDERS.get(re.split(r"[_.\-]", path.stem.lower())[0], "")
-        prefix = _foreign_prefix([_name_and_label(line)[0] for line in lines[:end]], root)
+        prefix = foreign_prefix([_name_and_label(line)[0] for line in lines[:end]], root)
         if prefix:
             listing.left_out[f"from the paths of {path.name}, the folder {prefix}"] += 1
         for number, line in enumerate(lines[:end], start=1):
             name, word = _name_and_label(line)
             label = LABEL_WORDS.get(word.strip().lower())
             where = f"{path.name} line {number}"
-            relative = str(relative_path(name.removeprefix(prefix), root))
+            relative = str(relative_path(name, root, prefix))
             if label is None or not name:
                 faults.append(f"{where}: expected PATH LABEL, found {line.strip()!r}")
             elif is_misplaced_path(relative):
@@ -151,19 +151,6 @@ def _listed_entry(path: str, label: int, split: str, stem: str) -> Entry:
     source = source or generator_of(stem) or stem
     generator = generator_for(label, source)
     return Entry(path, label, split, source, generator=generator, family=family_of(generator))
-
-
-def _foreign_prefix(names: list[str], root: Path) -> str:
-    """The leading folders, of other machines' absolute paths, that the root stands for."""
-    for name in names:
-        parts = PurePosixPath(name).parts
-        if not name.startswith("/") or Path(name).is_relative_to(root.absolute()):
-            continue
-        # At least two folders and the file must remain: a bare name would prove nothing.
-        for n in range(1, len(parts) - 2):
-            if (root / PurePosixPath(*parts[n:])).is_file():
-                return f"{PurePosixPath(*parts[:n])}/".replace("//", "/")
-    return ""
 
 
 def _name_and_label(line: str) -> tuple[str, str]:
