@@ -8,7 +8,7 @@ Metrics that take `weights` (n_resamples, n) give one number per row of weights,
 that is what makes the bootstrap of `interval` cheap.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,19 +53,46 @@ def average_precision(
 
     The step-wise sum that papers quote (scikit-learn's), not the trapezoid. NaN for one class.
     """
-    n_fake, n_real = _counts_above(labels, scores, weights)
-    called = n_fake + n_real
-    precision = np.divide(n_fake, called, out=np.zeros_like(called), where=called > 0)
-    gained = np.diff(n_fake, axis=-1)
-    area = (precision[..., 1:] * gained).sum(axis=-1)
-    return _ratio(area, n_fake[..., -1], defined=n_real[..., -1] > 0)
+    return separation(labels, scores, weights=weights)[0]
 
 
 def roc_auc(labels: ArrayLike, scores: ArrayLike, *, weights: Floats | None = None) -> Floats:
     """Chance that a fake scores above a real, ties counting half, in [0, 1]. NaN for one class."""
-    n_fake, n_real = _counts_above(labels, scores, weights)
-    area = np.asarray(np.trapezoid(n_fake, n_real, axis=-1))
-    return _ratio(area, n_fake[..., -1] * n_real[..., -1])
+    return separation(labels, scores, weights=weights)[1]
+
+
+def separation(
+    labels: ArrayLike, scores: ArrayLike, *, weights: Floats | None = None
+) -> tuple[Floats, Floats]:
+    """`average_precision` and `roc_auc`, from one count.
+
+    Both are sums over fakes, so reals are counted where a fake is and nowhere else.
+    """
+    labels, scores = _checked(labels, scores)
+    weights = np.ones(len(labels)) if weights is None else weights
+    fakes, reals = (
+        where[np.argsort(-scores[where], kind="stable")]
+        for where in (np.flatnonzero(labels == FAKE), np.flatnonzero(labels == REAL))
+    )
+    fakes_above, reals_above = _running(weights[..., fakes]), _running(weights[..., reals])
+    levels, first = np.unique(-scores[fakes], return_index=True)
+    ends = np.append(first[1:], len(fakes))[: len(first)]
+    sorted_reals = -scores[reals]
+    n_fake = fakes_above[..., ends]
+    n_real = reals_above[..., np.searchsorted(sorted_reals, levels, side="right")]
+    n_before = reals_above[..., np.searchsorted(sorted_reals, levels, side="left")]
+    all_fakes, all_reals = fakes_above[..., -1], reals_above[..., -1]
+    gained = n_fake - fakes_above[..., first]
+    called = n_fake + n_real
+    precision = np.divide(n_fake, called, out=np.zeros_like(called), where=called > 0)
+    area = (precision * gained).sum(axis=-1)
+    # Twice the reals below, those at the same score counting once.
+    below = 2 * all_reals[..., None] - n_real - n_before
+    ranked = (below * gained).sum(axis=-1) / 2
+    return (
+        _ratio(area, all_fakes, defined=all_reals > 0),
+        _ratio(ranked, all_fakes * all_reals),
+    )
 
 
 def accuracy_at(
@@ -75,7 +102,7 @@ def accuracy_at(
     labels, scores = _checked(labels, scores)
     right = (scores > threshold) == (labels == FAKE)
     weights = np.ones(len(labels)) if weights is None else weights
-    return _ratio((weights * right).sum(axis=-1), weights.sum(axis=-1))
+    return _ratio(weights @ right, weights.sum(axis=-1))
 
 
 def real_accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float) -> float:
@@ -111,7 +138,7 @@ def choose_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     middle = below + (above - below) / 2
     # Between neighbouring floats there is no float; the lower one separates them, `>` being strict.
     candidates = np.where(middle < above, middle, below)
-    fakes_above, reals_above = _counts_above(labels, scores, None)
+    fakes_above, reals_above = _counts_above(labels, scores)
     caught = fakes_above[-2:0:-1]
     kept = n_real - reals_above[-2:0:-1]
     # Balanced accuracy times 2·n_real·n_fake: whole numbers, so ties are exact.
@@ -201,7 +228,7 @@ def roc_points(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats, Fl
 
     Point k calls fake what scores ≥ thresholds[k]; thresholds[0] is +inf.
     """
-    n_fake, n_real = _counts_above(labels, scores, None)
+    n_fake, n_real = _counts_above(labels, scores)
     distinct = np.unique(np.asarray(scores, dtype=np.float64))[::-1]
     thresholds = np.concatenate([[np.inf], distinct])
     return _ratio(n_real, n_real[-1]), _ratio(n_fake, n_fake[-1]), thresholds
@@ -212,7 +239,7 @@ def pr_points(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats, Flo
 
     Point k calls fake what scores ≥ thresholds[k].
     """
-    n_fake, n_real = _counts_above(labels, scores, None)
+    n_fake, n_real = _counts_above(labels, scores)
     distinct = np.unique(np.asarray(scores, dtype=np.float64))[::-1]
     called = (n_fake + n_real)[1:]
     return _ratio(n_fake[1:], n_fake[-1]), _ratio(n_fake[1:], called), distinct
@@ -234,19 +261,42 @@ def interval(
     Fewer than two groups, or nothing but skipped resamples, give NaN bounds.
     """
     labels, scores = _checked(labels, scores)
+
+    def alone(weights: Floats) -> list[Floats]:
+        return [metric(labels, scores, weights=weights)]
+
+    return intervals(alone, labels, groups, n_resamples=n_resamples, level=level, seed=seed)[0]
+
+
+def intervals(
+    measure: Callable[[Floats], Sequence[Floats]],
+    labels: ArrayLike,
+    groups: ArrayLike,
+    *,
+    n_resamples: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[Interval]:
+    """`interval` of several numbers on the same resamples.
+
+    `measure` takes weights (resamples, n) and gives one row of values (resamples,) per number.
+    """
+    labels = np.asarray(labels)
     names, member = np.unique(np.asarray(groups), return_inverse=True)
-    values: list[Floats] = []
+    found = [measure(np.empty((0, len(labels))))]
     if len(names) > 1:
         for weights in _resamples(member, len(names), n_resamples=n_resamples, seed=seed):
-            n_fake = (weights * labels).sum(axis=-1)
+            n_fake = weights @ labels
             both = (n_fake > 0) & (n_fake < weights.sum(axis=-1))
-            values.append(metric(labels, scores, weights=weights[both]))
-    drawn = np.concatenate(values) if values else np.empty(0)
-    n_skipped = n_resamples - len(drawn)
-    if not len(drawn):
-        return Interval(float("nan"), float("nan"), n_resamples, n_skipped)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), n_resamples, n_skipped)
+            found.append(measure(weights if both.all() else weights[both]))
+    drawn = np.concatenate(found, axis=-1)
+    n_skipped = n_resamples - drawn.shape[-1]
+    if n_skipped == n_resamples:
+        return [Interval(float("nan"), float("nan"), n_resamples, n_skipped)] * len(drawn)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=-1)
+    return [
+        Interval(float(low[k]), float(high[k]), n_resamples, n_skipped) for k in range(len(drawn))
+    ]
 
 
 def _resamples(
@@ -256,26 +306,30 @@ def _resamples(
     generator = generator_for(seed, "interval", "bootstrap")
     step = max(1, _BLOCK_VALUES // max(len(member), 1))
     for first in range(0, n_resamples, step):
-        size = min(step, n_resamples - first)
-        picks = generator.integers(0, n_groups, size=(size, n_groups))
-        picks += n_groups * np.arange(size)[:, None]
-        times = np.bincount(picks.ravel(), minlength=size * n_groups)
-        yield times.reshape(size, n_groups).astype(np.float64)[:, member]
+        times = np.empty((min(step, n_resamples - first), n_groups))
+        for row in times:
+            row[:] = np.bincount(generator.integers(0, n_groups, size=n_groups), minlength=n_groups)
+        yield times[:, member]
+
+
+def _running(weights: Floats) -> Floats:
+    """Sums of the first 0, 1, 2 … along the last axis."""
+    sums = np.zeros((*weights.shape[:-1], weights.shape[-1] + 1))
+    np.cumsum(weights, axis=-1, out=sums[..., 1:])
+    return sums
 
 
 def _counts_above(
-    labels: ArrayLike, scores: ArrayLike, weights: Floats | None
+    labels: ArrayLike, scores: ArrayLike, weights: Floats | None = None
 ) -> tuple[Floats, Floats]:
     """Fakes and reals at or above each distinct score, descending, after a leading zero."""
     labels, scores = _checked(labels, scores)
     order = np.argsort(-scores, kind="stable")
-    scores = scores[order]
     weights = np.ones(len(scores)) if weights is None else weights[..., order]
-    ends = np.append(scores[1:] != scores[:-1], True)[: len(scores)]
-    fakes = np.cumsum(weights * labels[order], axis=-1)[..., ends]
-    all_ = np.cumsum(weights, axis=-1)[..., ends]
-    start = [(0, 0)] * (weights.ndim - 1) + [(1, 0)]
-    return np.pad(fakes, start), np.pad(all_ - fakes, start)
+    is_last = np.append(np.diff(scores[order]) != 0, True)[: len(scores)]
+    ends = np.append(0, np.flatnonzero(is_last) + 1)
+    fakes, both = _running(weights * labels[order]), _running(weights)
+    return fakes[..., ends], (both - fakes)[..., ends]
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], Floats]:

@@ -197,17 +197,16 @@ def score_images(
     # Ranking by log-odds: probabilities near 1 round to ties.
     ranks = scored["log_odds"].to_numpy()
     groups = np.unique(scored["group"].to_numpy(dtype=object), return_inverse=True)[1]
-    at_threshold = partial(metrics.accuracy_at, threshold=threshold)
+
+    def measure(weights: metrics.Floats | None) -> list[metrics.Floats]:
+        at_threshold = metrics.accuracy_at(labels, scores, threshold, weights=weights)
+        return [*metrics.separation(labels, ranks, weights=weights), at_threshold]
+
+    names = ("average_precision", "auc", "accuracy_validation_threshold")
+    all_bounds = metrics.intervals(measure, labels, groups, n_resamples=n_resamples, seed=seed)
     values: dict[str, Any] = {}
-    resampled: dict[str, tuple[metrics.Metric, np.ndarray]] = {
-        "average_precision": (metrics.average_precision, ranks),
-        "auc": (metrics.roc_auc, ranks),
-        "accuracy_validation_threshold": (at_threshold, scores),
-    }
-    for name, (metric, given) in resampled.items():
-        bounds = metrics.interval(metric, labels, given, groups, n_resamples=n_resamples, seed=seed)
-        values[name] = float(metric(labels, given))
-        values |= {f"{name}_low": bounds.low, f"{name}_high": bounds.high}
+    for name, value, bounds in zip(names, measure(None), all_bounds, strict=True):
+        values |= {name: float(value), f"{name}_low": bounds.low, f"{name}_high": bounds.high}
     generators = set(images.loc[images["label"] == FAKE, "generator"])
     n_fake = int((labels == FAKE).sum())
     return values | {

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,10 @@ class Manifest:
 
         Row order and paths do not count: a moved file is the same image.
         """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         has_boxes = self.rows["boxes"].notna().any()
         names = [*_FINGERPRINTED, *(["boxes"] if has_boxes else [])]
         rows = self.rows[names].astype(object)

@@ -1,7 +1,7 @@
 """Trained heads over test data → predictions and scores; scores → one page."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +86,25 @@ def evaluate(
     asked: list[Scoring] = []
     described: dict[Path, dict[str, Any]] = {}
     towers: dict[str, TextTower] = {}
+    # The runs of a sweep share these; each takes seconds with a large data set.
+    open_once, read_once = cache(open_store), cache(Manifest.read)
+    divided: dict[Hashable, list[tuple[Manifest, list[str] | None]]] = {}
     for run in find_runs(runs):
         config, recipe = read_config(run), read_recipe(run / RECIPE_FILE)
         _refuse_homeless(run, config, store=store, manifest=manifest)
-        opened = open_store(store or config["store"])
+        opened = open_once(store or config["store"])
         head, config = load_run(run, clip=clip, device=device, towers=towers)
-        rows = Manifest.read(manifest or config["manifest"])
+        rows = read_once(path := manifest or config["manifest"])
         wanted = list(splits or recipe.evaluate.splits)
         if manifest is None:
             _refuse_changed(run, config["manifest_fingerprint"], rows)
-        parts = _parts(run, rows, wanted, held_out=None if manifest else hold_out(rows, recipe)[1])
+        key = (path, recipe.train, *wanted)
+        if key not in divided:
+            held_out = None if manifest else hold_out(rows, recipe)[1]
+            divided[key] = _parts(run, rows, wanted, held_out=held_out)
         shown = [
             (part, view)
-            for part, only in parts
+            for part, only in divided[key]
             for view in only or views or views_with(opened, head.needs) or [CLEAN]
         ]
         _refuse_views(run, views or [], views_with(opened, stored(head.needs)), opened)
@@ -109,7 +115,7 @@ def evaluate(
             "n_resamples": recipe.evaluate.n_resamples,
             "evaluated_on": {
                 "store": str(opened.place.resolve()),
-                "manifest": str(Path(manifest or config["manifest"]).resolve()),
+                "manifest": str(Path(path).resolve()),
                 "manifest_fingerprint": rows.fingerprint(),
             },
         }
