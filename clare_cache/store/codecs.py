@@ -27,7 +27,7 @@ BLOSC_BLOCK_NBYTES = 2**18
 """Four times blosc's own choice: what shuffling gains, it gains in long blocks."""
 
 LARGEST = 127
-_SPELLING = re.compile(r"none|zstd(:\d+)?|blosc(:bitshuffle)?|bitround:\d+|int8")
+_SPELLING = re.compile(r"none|zstd(:(?P<level>\d+))?|blosc(:bitshuffle)?|bitround:\d+|int8")
 _MANTISSA_BITS = {"float16": 10, "float32": 23}
 
 
@@ -38,8 +38,8 @@ class Codec:
     spelling: str = NONE
 
     def __post_init__(self) -> None:
-        level = int(self._argument or 0) if self._name == "zstd" else 0
-        if not _SPELLING.fullmatch(self.spelling) or level > 22:
+        match = _SPELLING.fullmatch(self.spelling)
+        if not match or int(match["level"] or 0) > 22:
             raise StoreError(f"codec {self.spelling}: expected {SPELLINGS}.")
 
     @property

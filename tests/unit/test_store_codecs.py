@@ -211,7 +211,9 @@ def test_codecs_that_are_refused(tmp_path, codec, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("spelling", ["", "zstd:99", "zstd:", "blosc:lz4", "int4", "bitround"])
+@pytest.mark.parametrize(
+    "spelling", ["", "zstd:99", "zstd:", "zstd:best", "blosc:lz4", "int4", "bitround"]
+)
 def test_spellings_that_are_none(spelling):
     with pytest.raises(StoreError, match="expected none, zstd"):
         codec_of(spelling)
