@@ -23,6 +23,9 @@ LABEL_CHARS = 80
 """A longer label ends in a hash instead of its settings."""
 
 RANGE = re.compile(r"(?P<low>[^.]\S*?)\.\.(?P<high>\S+?)(?P<log>:log)?")
+MOST_AGAIN = 1000
+"""Draws in a row that bring nothing new: then the ranges hold fewer values than were asked for."""
+
 HEAD_KEYS = ("seed", "order")
 """Keys of a head, beside its options and its optimiser, that may vary."""
 
@@ -297,9 +300,11 @@ def _combine(axes: Sequence[Axis], label: str, sample: int | None) -> Iterator[d
         return
     generator = generator_for(0, label, "sweep/sample")
     met: set[str] = set()
-    while len(met) < sample:
+    n_again = 0
+    while len(met) < sample and n_again < MOST_AGAIN:
         settings = {axis: _draw(axis, generator) for axis in axes}
         key = canonical_json([[*axis.place, value] for axis, value in settings.items()])
+        n_again = n_again + 1 if key in met else 0
         if key not in met:
             met.add(key)
             yield settings

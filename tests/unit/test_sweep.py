@@ -92,6 +92,13 @@ def test_ranges_in_the_file():
     assert widths == {4, 5, 6, 7, 8}
 
 
+def test_a_sample_of_ranges_ends_where_they_hold_nothing_else():
+    whole = {"family": "rine", "options": {"width": {"from": 4, "to": 8}}}
+    assert len(parse(head=whole, sample=9).head) == 5
+    # Four digits are kept, and these two numbers share them.
+    assert len(parse(["train.lr=0.1..0.100001"], head=HEADS[0], sample=3).head) == 1
+
+
 def test_the_command_line_counts_over_the_file():
     recipe = parse(["head.width=2"], head={"family": "rine", "options": {"width": [4, 8]}})
     assert labels(recipe) == ["rine"]
