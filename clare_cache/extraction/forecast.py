@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clare_cache.store import CommitRecord, Store
-from clare_cache.store.schema import BLOCK_ROWS, chunk_rows_for
+from clare_cache.store.schema import BLOCK_ROWS, chunk_of, chunk_rows_for
 from clare_cache.types import ArraySpec, ImageId
 
 
@@ -102,9 +102,8 @@ def _array(
     settled = there if retry_failed else there | failed
     lacking = {image: row for image, row in rows.items() if row not in settled}
     todo = np.array(sorted(lacking.values()), np.int64)
-    chunks = {f"c/{number}/" for number in np.unique(todo // chunk_rows).tolist()}
-    written = {name for record in records.values() for name in record.checksums}
-    old_chunks = {c for c in chunks if any(name.startswith(c) for name in written)}
+    chunks = set(np.unique(todo // chunk_rows).tolist())
+    written = {chunk_of(name) for record in records.values() for name in record.checksums}
     blocks = set(np.unique(todo // block_rows).tolist())
     return (
         ArrayForecast(
@@ -115,7 +114,7 @@ def _array(
             n_failed=sum(row in failed for row in rows.values()),
             n_todo=len(todo),
             nbytes=len(todo) * spec.row_nbytes,
-            n_files=len(chunks - old_chunks) + len(blocks - records.keys()),
+            n_files=len(chunks - written) + len(blocks - records.keys()),
         ),
         frozenset(lacking),
     )

@@ -42,6 +42,7 @@ from clare_cache.store.schema import (
     ArrayEntry,
     CommitRecord,
     StoreDescription,
+    chunk_of,
 )
 from clare_cache.types import OnProgress, Progress, ignore_progress
 
@@ -227,7 +228,7 @@ def _check_chunk(
         detail = f"CRC-32C is {found}, was {expected} when committed"
         yield StoreFault("altered chunk", where, detail, *told)
         return
-    start = int(name.split("/")[1]) * entry.chunk_rows
+    start = chunk_of(name) * entry.chunk_rows
     rows = [row for row in record.rows if start <= row < start + entry.chunk_rows]
     if array is None or not rows:
         return

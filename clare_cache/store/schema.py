@@ -209,6 +209,11 @@ def chunk_name(number: int, row_rank: int) -> str:
     return "/".join(["c", str(number), *["0"] * row_rank])
 
 
+def chunk_of(name: str) -> int:
+    """The number in a chunk's file name."""
+    return int(name.split("/")[1])
+
+
 def to_ranges(rows: tuple[int, ...]) -> list[list[int]]:
     """Ascending numbers as [first, last] pairs, so that a full block's record stays short."""
     ranges: list[list[int]] = []
