@@ -13,6 +13,10 @@ from typing import Any
 ATTEMPTS = 5
 """So often a file is written whose partial another process sweeps away before it is renamed."""
 
+TARS_KEPT = 1024
+"""Tars whose lists of files stay in memory: images are read in the order of their ids, from any of
+a data set's tars, and listing one again for each would take longer than reading all of it."""
+
 ARCHIVE_MARK = "#"
 """Between a tar and its member in a path: `train-000.tar#a/b.png`."""
 
@@ -137,7 +141,7 @@ def member_names(tar: Path) -> list[str]:
     return list(_members(str(tar), tar.stat().st_mtime_ns))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=TARS_KEPT)
 def _members(tar: str, changed: int) -> dict[str, tuple[int, int]]:
     """Name → (offset, size) of each file in a tar; `changed` makes a new file a new entry."""
     try:

@@ -154,6 +154,21 @@ def test_a_tar_that_changed_is_looked_at_again(tar):
     assert read_bytes_at(tar, "a/s.tar#x.png") == b"third"
 
 
+def test_each_of_many_tars_is_listed_once_in_whatever_order_images_are_read(tmp_path, monkeypatch):
+    import tarfile
+
+    from tests.miniatures.trees import put_tar
+
+    names = [f"{number:03d}.tar" for number in range(100)]
+    for name in names:
+        put_tar(tmp_path, name, {"x.png": name.encode()})
+    listed, plain = [], tarfile.open
+    monkeypatch.setattr(tarfile, "open", lambda *given: listed.append(given) or plain(*given))
+    for _ in range(2):
+        assert [read_bytes_at(tmp_path, f"{n}#x.png") for n in names] == [n.encode() for n in names]
+    assert len(listed) == len(names)
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
