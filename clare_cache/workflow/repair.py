@@ -16,6 +16,7 @@ from clare_cache.errors import StoreError
 from clare_cache.extraction.block import Extracted, Pictures, extract_block
 from clare_cache.extraction.request import read_all_requests, request_file
 from clare_cache.extraction.versions import present_versions
+from clare_cache.files import read_bytes_at
 from clare_cache.manifest import Manifest
 from clare_cache.store import (
     ArrayEntry,
@@ -141,8 +142,12 @@ def _images_of_rows(place: Place, root: Path, manifests: Sequence[Manifest]) -> 
         for path in paths:
             if path in images:
                 found[row] = images[path]
-            elif (root / path).is_file():
-                found[row] = ImageId(hashlib.sha256((root / path).read_bytes()).hexdigest())
+                continue
+            try:
+                data = read_bytes_at(root, path)
+            except OSError:
+                continue  # another of its paths may be there
+            found[row] = ImageId(hashlib.sha256(data).hexdigest())
     return found
 
 

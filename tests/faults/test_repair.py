@@ -16,6 +16,7 @@ from clare_cache.store import verify
 from clare_cache.store.seal import unseal
 from clare_cache.workflow.repair import repair
 from tests.fake_backbone import FakeBackbone, bytes_below, make_image, write_images
+from tests.miniatures.trees import put_tar
 
 BLOCK_ROWS = 4
 
@@ -258,6 +259,18 @@ def test_a_lost_index_without_images_or_manifest_is_told(made, store):
     )
     assert repair(store, load_backbones=None, root=made[1]).left == ()
     assert bytes_below(store) == bytes_below(made[0])
+
+
+def test_a_lost_index_of_images_in_tars_is_put_back(tmp_path):
+    members = {f"{n}.png": make_image(n) for n in range(3)}
+    put_tar(tmp_path, "s.tar", {name: data for name, (_, data) in members.items()})
+    images = {image_id: (f"s.tar#{name}",) for name, (image_id, _) in members.items()}
+    store = tmp_path / "store"
+    extract_features(store, images, root=tmp_path, backbones=[FakeBackbone()], features=["mean"])
+    before = bytes_below(store)
+    (store / "index.parquet").unlink()
+    assert repair(store, load_backbones=None, root=tmp_path).left == ()
+    assert bytes_below(store) == before
 
 
 def test_other_numbers_of_another_machine_get_a_record_of_their_own(made, store):
