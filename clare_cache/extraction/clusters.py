@@ -10,6 +10,7 @@ from typing import Any
 
 from clare_cache.errors import ExtractError, raise_faults
 from clare_cache.extraction.executors import Executor, InProcess, OnDask
+from clare_cache.yaml_files import read_yaml
 
 THREADS = 2
 """Per worker: one writes a block while the other computes the next; `BlockWork` never lets two
@@ -171,8 +172,8 @@ def read_slurm(file: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        settings = read_yaml(file)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ExtractError(f"slurm file {file}: expected YAML, found {error}.") from error
     if not isinstance(settings, Mapping):
         raise ExtractError(f"slurm file {file}: expected {', '.join(SLURM_KEYS)}, found no keys.")

@@ -157,6 +157,13 @@ def test_networks_are_loaded_once_in_a_process(monkeypatch):
     assert [asked["error_map"].timestep for asked in loads] == [250, 260]
 
 
+@pytest.mark.parametrize("text", [b"jobs: \xff", b"jobs: 2\njobs: 3\n", b"jobs: [\n"])
+def test_a_slurm_file_that_is_no_yaml(tmp_path, text):
+    (tmp_path / "slurm.yaml").write_bytes(text)
+    with pytest.raises(ExtractError, match="expected YAML, found"):
+        read_slurm(tmp_path / "slurm.yaml")
+
+
 def test_every_fault_of_a_slurm_file_at_once(tmp_path):
     file = tmp_path / "slurm.yaml"
     file.write_text("cores: 8\npartition: gpu\n")
