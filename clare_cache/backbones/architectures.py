@@ -15,7 +15,7 @@ PARTS = ("unet", "vae", "text_encoder", "scheduler")
 def architecture(name: str) -> dict[str, dict[str, Any]]:
     """The configurations kept in this package under `sd21`, `sd15` or `tiny`, by part."""
     folder = files("clare_cache.backbones") / name
-    return {part: json.loads((folder / f"{part}.json").read_text()) for part in PARTS}
+    return {part: json.loads((folder / f"{part}.json").read_text("utf-8")) for part in PARTS}
 
 
 def build_networks(configs: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Any, Any]:

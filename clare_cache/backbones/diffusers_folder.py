@@ -4,7 +4,6 @@ Knows the files and what is commonly wrong with them. Everything is local here: 
 downloaded, no pickle is opened, and weights that the files lack are never made up.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from clare_cache.backbones.architectures import build_networks
 from clare_cache.backbones.hub import first_line
 from clare_cache.backbones.numerics import on_meta, seeded_init, torch_dtype
 from clare_cache.errors import BackboneError, raise_faults
+from clare_cache.files import read_json
 from clare_cache.fingerprint import file_digest
 
 WEIGHT_STEMS = {
@@ -84,7 +84,7 @@ def read_folder(folder: Path, *, prompt: str, dtype: str, asked: str, empty: boo
         vae=vae,
         text_encoder=text_encoder.eval(),
         prompt_ids=prompt_ids,
-        scheduler=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
+        scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
         weights={part: file_digest(weight_file(folder, part)) for part in WEIGHT_STEMS},
     )
 
@@ -94,9 +94,7 @@ Networks = tuple[Any, Any, Any]
 
 
 def _build(folder: Path) -> tuple[Networks, list[str]]:
-    configs = {
-        part: json.loads((folder / part / "config.json").read_text()) for part in WEIGHT_STEMS
-    }
+    configs = {part: read_json(folder / part / "config.json") for part in WEIGHT_STEMS}
     with on_meta(True):
         return build_networks(configs), []
 

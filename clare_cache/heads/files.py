@@ -3,7 +3,6 @@
 Knows that features have fingerprints, not what they mean.
 """
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clare_cache.errors import HeadError, raise_faults
-from clare_cache.files import write_json, write_whole
+from clare_cache.files import read_json, write_json, write_whole
 from clare_cache.fingerprint import canonical_json, differences, file_digest
 from clare_cache.heads.build import build_head
 from clare_cache.heads.own import code_of, warn_of_other_code
@@ -143,7 +142,7 @@ def check_features(config: Mapping[str, Any], found: Mapping[str, Mapping[str, A
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text())
+        config = read_json(path)
     except FileNotFoundError as error:
         raise HeadError(
             f"head in {folder}: expected {CONFIG}, found none. Name a folder that a training run "
