@@ -36,16 +36,26 @@ class Sweep:
 
 
 def describe_sweeps(members: Sequence[Path]) -> list[Sweep]:
-    """One record per sweep among these run folders, in order of their names; heads that no sweep
-    varied are left out."""
-    board = leaderboard(members)
-    folders = {path.name: path for path in members}
-    settings = [name for name in board if str(name).startswith(SETTING)]
-    varied = board[board[settings].notna().any(axis=1)] if settings else board.iloc[:0]
-    return [
-        _describe(str(name), rows.dropna(axis=1, how="all"), folders, key=f"w{number}")
-        for number, (name, rows) in enumerate(varied.groupby("sweep", sort=True))
-    ]
+    """One record per sweep among these run folders, by the folder that they lie in and by name;
+    heads that no sweep varied are left out. Sweeps of other folders may have seen other images."""
+    together: dict[Path, list[Path]] = {}
+    for run in members:
+        together.setdefault(run.resolve().parent, []).append(run)
+    found: list[Sweep] = []
+    for folder, runs in together.items():
+        board = leaderboard(runs)
+        settings = [name for name in board if str(name).startswith(SETTING)]
+        varied = board[board[settings].notna().any(axis=1)] if settings else board.iloc[:0]
+        for name, rows in varied.groupby("sweep", sort=True):
+            found.append(
+                _describe(
+                    f"{name} in {folder.name}" if len(together) > 1 else str(name),
+                    rows.dropna(axis=1, how="all"),
+                    {path.name: path for path in runs},
+                    key=f"w{len(found)}",
+                )
+            )
+    return found
 
 
 def _describe(name: str, rows: pd.DataFrame, folders: Mapping[str, Path], *, key: str) -> Sweep:

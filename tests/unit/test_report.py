@@ -20,6 +20,7 @@ from clare_cache.report import Picture, beside, build_report, figures, label_run
 from clare_cache.report import page as page_module
 from clare_cache.report.pictures import as_url, draw_strip
 from clare_cache.report.runs import generators_of, tag_of
+from clare_cache.report.sweeps import describe_sweeps
 from clare_cache.report.tables import operating_points
 
 GENERATORS = {"real": 0, "StyleGAN2": 1, "Midjourney": 1}
@@ -553,6 +554,24 @@ def test_of_many_heads_the_first_have_columns_and_all_are_ranked(tmp_path, monke
     published = section(html, "published")
     assert published.count("<details") == 1
     assert words(published).count("Table 3: average precision") == 3 + 1
+
+
+def test_sweeps_of_two_folders_stand_apart(tmp_path: Path) -> None:
+    """As the folds of a recipe lie: equal labels, other images."""
+    runs = [
+        write_run(tmp_path / fold / f"rine-lr{lr}", label=f"rine-lr{lr}", sweep="rine",
+                  settings={"lr": lr},
+                  validation={"val_auc": auc + lr / 10, "val_ap": 0.5, "val_loss": 0.5})
+        for fold, auc in (("adm", 0.7), ("glide", 0.9))
+        for lr in (0.1, 0.2)
+    ]  # fmt: skip
+    adm, glide = describe_sweeps(runs)
+    assert (adm.name, glide.name) == ("rine in adm", "rine in glide")
+    first = "2 members in 2 configurations. The first rank, lr 0.2, has a validation AUC of"
+    assert adm.summary == f"{first} 72.0%."
+    assert glide.summary == f"{first} 92.0%."
+    (alone,) = describe_sweeps(runs[:2])
+    assert (alone.name, alone.summary) == ("rine", adm.summary)
 
 
 def test_seeds_of_one_configuration_are_one_result_not_the_best_of_them(tmp_path: Path) -> None:
