@@ -1,12 +1,14 @@
 """What `train-head` prints: the sweep before it starts, its members ranked, the chosen one."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clare_cache.cli.output import count, print_result, print_table, say
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from clare_cache.workflow.forecast import Forecast
 
 ROWS_SHOWN = 30
@@ -72,15 +74,20 @@ def show_board(out: Path) -> None:
 
 def show_chosen(out: Path, *, clip: str | None, device: str) -> bool:
     """Test numbers of the best configuration on validation, over its seeds; False without any."""
+    from clare_cache.evaluate import ALL
     from clare_cache.workflow.leaders import score_chosen
 
     table = score_chosen(out, clip=clip, device=device)
     if table is None:
         print_result("no test split of the recipe is in the manifest: no test numbers")
         return False
+    has_sources = (table.loc[table["generator"] == ALL, "source"] != ALL).any()
     rows = [
         [
-            f"{row['split']}, {row['view']}, {row['generator']}",
+            ", ".join(
+                str(row[name])
+                for name in ("split", "view", *(["source"] if has_sources else []), "generator")
+            ),
             *(
                 _mean(row[f"{name}_mean"], row[f"{name}_deviation"], 2)
                 for name in ("average_precision", "auc", "accuracy_validation_threshold")
@@ -92,6 +99,45 @@ def show_chosen(out: Path, *, clip: str | None, device: str) -> bool:
         ["test set", "AP", "AUC", "accuracy"], rows, title="test numbers of the first rank alone"
     )
     return True
+
+
+def show_scores(table: "DataFrame", *, title: str) -> None:
+    """The tidy table of one run in short; with sources where there are several."""
+    from clare_cache.evaluate import ALL
+
+    rows = table.to_dict("records")
+    has_sources = bool((table.loc[table["generator"] == ALL, "source"] != ALL).any())
+    print_table(
+        ["split", "view", *(["source"] if has_sources else []), "generator", "seen", "n",
+         "coverage", "AP", "AUC", "accuracy"],
+        [
+            [
+                str(row["split"]),
+                str(row["view"]),
+                *([str(row["source"])] if has_sources else []),
+                str(row["generator"]),
+                _seen(row) if row["generator"] != ALL else "",
+                f"{row['n_scored']}/{row['n_asked']}",
+                f"{row['coverage']:.1%}",
+                *(
+                    "–" if row[name] is None or row[name] != row[name] else f"{row[name]:.3f}"
+                    for name in ("average_precision", "auc", "accuracy_validation_threshold")
+                ),
+            ]
+            for row in rows
+        ],
+        title=title,
+    )  # fmt: skip
+
+
+def _seen(row: Mapping[Hashable, Any]) -> str:
+    """What the head has met of the row's generator; empty where it is not known."""
+    trained, validated = row["seen_in_training"], row["seen_in_validation"]
+    if trained is True:
+        return "in training"
+    if validated is True:
+        return "in validation"
+    return "unseen" if trained is False else ""
 
 
 def _mean(mean: float, deviation: float, n: int) -> str:

@@ -72,9 +72,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
     ]
     wants = [max(cell_len(row[k]) for row in cells) for k in range(len(columns))]
     for number, part in enumerate(_parts(needs, console.width)):
-        table = Table(title_justify="left")
+        table = Table()
         if title:
-            table.title = Text(title if number == 0 else f"{title} (continued)")
+            # Not the table's own: that would be broken to the table's width.
+            heading = Text(title if number == 0 else f"{title} (continued)", style="italic")
+            console.print(heading, soft_wrap=True)
         widths = _widths([needs[k] for k in part], [wants[k] for k in part], console.width)
         for k, width in zip(part, widths, strict=True):
             justify: Literal["left", "right"] = "left" if k == 0 else "right"

@@ -1,12 +1,11 @@
 """`clare-cache train-head`, `evaluate`, `predict`, `report`: stage two."""
 
-from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from clare_cache.cli.board import show_board, show_chosen, show_forecast
+from clare_cache.cli.board import show_board, show_chosen, show_forecast, show_scores
 from clare_cache.cli.options import AsJson, Clip, Device, RunFolders, Sd
 from clare_cache.cli.output import count, print_json, print_result, print_table, say
 from clare_cache.cli.progress import show_progress
@@ -156,7 +155,9 @@ def evaluate(
 
     Of a sweep's folder only the member that is best on validation is scored, with all its seeds.
     """
+    from clare_cache.files import read_json
     from clare_cache.workflow.leaders import choose_members
+    from clare_cache.workflow.results import METRICS_FILE
     from clare_cache.workflow.results import evaluate as evaluate_runs
 
     chosen, choices = choose_members(runs)
@@ -179,12 +180,13 @@ def evaluate(
     if json:
         print_json({str(run): table.to_dict("records") for run, table in tables.items()})
         return
+    warnings: dict[str, list[Path]] = {}
     for run, table in tables.items():
-        print_table(
-            ["split", "view", "generator", "n", "coverage", "AP", "AUC", "accuracy"],
-            [_score_row(row) for row in table.to_dict("records")],
-            title=str(run),
-        )
+        show_scores(table, title=str(run))
+        for text in read_json(run / METRICS_FILE)["warnings"]:
+            warnings.setdefault(text, []).append(run)
+    for text, owners in warnings.items():
+        say(f"{', '.join(map(str, owners))}: {text}")
     print_result("accuracy is at the threshold chosen on validation; for val itself that flatters")
     if len(tables) > 1:
         print_result(
@@ -260,20 +262,3 @@ def report(
     from clare_cache.workflow.results import report as write_report
 
     print_result(str(write_report(runs, output, title=title, root=root, notes=note)))
-
-
-def _score_row(row: Mapping[Hashable, Any]) -> list[str]:
-    def number(name: str) -> str:
-        value = row[name]
-        return "–" if value is None or value != value else f"{value:.3f}"
-
-    return [
-        str(row["split"]),
-        str(row["view"]),
-        str(row["generator"]),
-        f"{row['n_scored']}/{row['n_asked']}",
-        f"{row['coverage']:.1%}",
-        number("average_precision"),
-        number("auc"),
-        number("accuracy_validation_threshold"),
-    ]

@@ -28,6 +28,7 @@ from clare_cache.evaluate.run import (
 )
 from clare_cache.evaluate.table import (
     ALL,
+    FEWEST_REALS,
     TABLE_COLUMNS,
     TRAINING,
     VALIDATION,
@@ -44,6 +45,7 @@ __all__ = [
     "ALL",
     "BOARD",
     "BOARD_COLUMNS",
+    "FEWEST_REALS",
     "MATRIX_COLUMNS",
     "PREDICTION_COLUMNS",
     "TABLE_COLUMNS",

@@ -120,6 +120,8 @@ def _seen(row: Mapping[str, Any]) -> str:
         return ""
     if row["seen_in_training"]:
         return "in training"
+    if row["seen_in_training"] is None:
+        return "not known"
     return "in validation" if row["seen_in_validation"] else "no"
 
 

@@ -34,25 +34,34 @@ FAMILY_COLUMNS = {
 
 
 def tabulate_families(
-    predictions: pd.DataFrame, *, threshold: float, trained_on: Sequence[str] = (), **options: Any
+    predictions: pd.DataFrame,
+    *,
+    threshold: float,
+    trained_on: Sequence[str] | None = (),
+    **options: Any,
 ) -> pd.DataFrame:
     """One row per split, view and family (columns: FAMILY_COLUMNS): its fakes of all sources
     against all reals of the split. Families that nobody named have no row.
 
     `options` are `validated_on`, `temperature`, `n_resamples` and `seed` as in `tabulate`.
     """
+    seen = None if trained_on is None else set(trained_on)
     rows = []
     for (split, view), images in _parts(predictions):
         fakes = images["label"] == FAKE
         for family in sorted(set(images.loc[fakes, "family"]) - {""}):
             chosen = images[~fakes | (images["family"] == family)]
-            numbers = score_images(chosen, threshold=threshold, seen=set(trained_on), **options)
+            numbers = score_images(chosen, threshold=threshold, seen=seen, **options)
             rows.append({"split": split, "view": view, "family": family, **numbers})
     return pd.DataFrame(rows, columns=list(FAMILY_COLUMNS))
 
 
 def tabulate_groups(
-    predictions: pd.DataFrame, *, threshold: float, trained_on: Sequence[str] = (), **options: Any
+    predictions: pd.DataFrame,
+    *,
+    threshold: float,
+    trained_on: Sequence[str] | None = (),
+    **options: Any,
 ) -> pd.DataFrame:
     """The tidy table with groups in the place of images; empty where each image is its own group.
 

@@ -51,7 +51,7 @@ def cross_table(
                     "average_precision": part["average_precision"].mean(),
                     "auc": part["auc"].mean(),
                     "accuracy_0.5": part["accuracy_0.5"].mean(),
-                    "seen": bool(part["seen_in_training"].all()),
+                    "seen": bool(part["seen_in_training"].eq(True).all()),
                 }
             )
     return pd.DataFrame(rows, columns=list(MATRIX_COLUMNS))

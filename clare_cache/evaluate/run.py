@@ -1,7 +1,7 @@
 """A run folder's scores: read, computed, written as metrics.json, metrics.csv and README.md."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ TABLES: dict[str, tuple[Callable[..., pd.DataFrame], Mapping[str, str]]] = {
     "groups": (tabulate_groups, TABLE_COLUMNS),
 }
 """Ways to count a run's predictions: the name in metrics.json, what counts, the columns."""
+RULES = 2
+"""By which rules they count; the tables of a metrics.json by others are counted anew."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def evaluate_run(
             name: found.config.get(name) for name in ("store", "manifest", "manifest_fingerprint")
         }
     record = {
+        "rules": RULES,
         "evaluated_on": dict(evaluated_on),
         "weights_sha256": found.config.get("weights_sha256"),
         "predictions": file_digest(run / "predictions.parquet"),
@@ -114,7 +117,7 @@ def assess_run(
             name: tabulated(
                 predictions,
                 threshold=config["threshold"],
-                trained_on=config.get("train", {}).get("generators", ()),
+                trained_on=config.get("train", {}).get("generators"),
                 validated_on=config.get("train", {}).get("validation_generators"),
                 temperature=temperature,
                 n_resamples=n_resamples,
@@ -129,7 +132,7 @@ def assess_run(
         **tables,
         temperature=temperature,
         headline=summarise(tables["table"]),
-        warnings=tuple(compare_coverage(predictions)),
+        warnings=(*compare_coverage(predictions), *_not_recorded(config)),
     )
 
 
@@ -151,6 +154,23 @@ def read_config(run: Path) -> dict[str, Any]:
     advice = "Train the head again, with a validation split that has both classes."
     raise_faults(ReportError, f"run {run.name}: config.json", faults, advice=advice)
     return config
+
+
+def _not_recorded(config: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence where a run does not say which generators its head has met."""
+    trained = config.get("train", {})
+    if "generators" not in trained:
+        why = " (it was imported)" if config.get("imported") else ""
+        yield (
+            f"Which generators the head was trained on is not recorded{why}: for it none is called "
+            "seen or unseen."
+        )
+    elif "validation_generators" not in trained:
+        yield (
+            "The head was trained by an earlier release, which did not record the generators that "
+            "chose its epoch and threshold: one that is called unseen may be among them. Train it "
+            "again to know."
+        )
 
 
 def _refuse_other_weights(run: Path, config: Mapping[str, Any]) -> None:
@@ -185,6 +205,8 @@ def _known_tables(run: Path) -> dict[str, pd.DataFrame] | None:
     if not path.exists():
         return None
     record = read_json(path)
+    if record.get("rules") != RULES:
+        return None
     if record.get("predictions") != file_digest(run / "predictions.parquet"):
         return None
     tables = {}

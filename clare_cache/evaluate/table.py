@@ -8,7 +8,7 @@
 Opens no file. `TABLE_COLUMNS` defines every column.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -24,6 +24,9 @@ ALL = "all"
 
 TRAINING = "train"
 VALIDATION = ("val", "valid", "validation")
+
+FEWEST_REALS = {"tpr_at_fpr_1": 100, "tpr_at_fpr_5": 20}
+"""Rate → the least reals of which its share is one: of fewer, a single picture would decide it."""
 
 TABLE_COLUMNS = {
     "split": "split of the manifest",
@@ -50,12 +53,13 @@ TABLE_COLUMNS = {
     "real_accuracy": "share of reals not called fake, at the threshold",
     "fake_accuracy": "share of fakes called fake, at the threshold",
     "eer": "equal error rate",
-    "tpr_at_fpr_1": "share of fakes caught when at most 1 % of reals (of under 100: none) are "
-    "called fake",
-    "tpr_at_fpr_5": "the same at 5 % (of under 20: none)",
+    "tpr_at_fpr_1": "share of fakes caught when at most 1 % of reals are called fake; nothing for "
+    "under 100 reals, of which 1 % is none",
+    "tpr_at_fpr_5": "the same at 5 %; nothing for under 20 reals",
     "ece": "expected calibration error, 15 equal-width bins",
     "ece_calibrated": "the same once log-odds are divided by the validation's temperature",
-    "seen_in_training": "the generator (for `all`: every generator) was trained on",
+    "seen_in_training": "the generator (for `all`: every generator) was trained on; nothing where "
+    "the run does not say",
     "seen_in_validation": "it chose epoch and threshold; nothing where the run does not say",
     "threshold": "probability chosen on validation",
     "n_groups": "groups that the bootstrap drew from",
@@ -68,7 +72,7 @@ def tabulate(
     predictions: pd.DataFrame,
     *,
     threshold: float,
-    trained_on: Sequence[str] = (),
+    trained_on: Sequence[str] | None = (),
     validated_on: Sequence[str] | None = None,
     temperature: float | None = None,
     n_resamples: int = 200,
@@ -78,11 +82,12 @@ def tabulate(
 
     `temperature` is that of the validation's log-odds, if it is known. Generators named in
     `trained_on`, or with fakes in the training split, count as seen; those in `validated_on` as
-    seen in validation (None: unknown). Rows are ordered: splits
+    seen in validation (None, of either: unknown). Rows are ordered: splits
     (training, validation, the others), `clean` before other views, pools first.
     """
     fakes = predictions[predictions["label"] == FAKE]
-    seen = {*trained_on, *fakes.loc[fakes["split"] == TRAINING, "generator"]}
+    trained = set(fakes.loc[fakes["split"] == TRAINING, "generator"])
+    seen = None if trained_on is None else trained.union(trained_on)
     score = partial(
         score_images,
         threshold=threshold,
@@ -185,7 +190,7 @@ def score_images(
     images: pd.DataFrame,
     *,
     threshold: float,
-    seen: set[str],
+    seen: set[str] | None,
     validated_on: Sequence[str] | None = None,
     temperature: float | None = None,
     n_resamples: int = 200,
@@ -220,21 +225,27 @@ def score_images(
         "real_accuracy": metrics.real_accuracy(labels, scores, threshold),
         "fake_accuracy": metrics.fake_accuracy(labels, scores, threshold),
         "eer": metrics.equal_error_rate(labels, ranks),
-        "tpr_at_fpr_1": metrics.tpr_at_fpr(labels, ranks, 0.01),
-        "tpr_at_fpr_5": metrics.tpr_at_fpr(labels, ranks, 0.05),
+        **{
+            name: metrics.tpr_at_fpr(labels, ranks, 1 / fewest)
+            if len(scored) - n_fake >= fewest
+            else np.nan
+            for name, fewest in FEWEST_REALS.items()
+        },
         "ece": metrics.expected_calibration_error(labels, scores),
         "ece_calibrated": np.nan
         if temperature is None
         else metrics.expected_calibration_error(labels, expit(ranks / temperature)),
-        "seen_in_training": bool(generators) and generators <= seen,
-        "seen_in_validation": np.nan
-        if validated_on is None
-        else bool(generators) and generators <= set(validated_on),
+        "seen_in_training": _seen(generators, seen),
+        "seen_in_validation": _seen(generators, validated_on),
         "threshold": threshold,
         "n_groups": len(np.unique(groups)),
         "n_resamples_skipped": bounds.n_skipped,
         "note": _absence(len(scored) - n_fake, n_fake),
     }
+
+
+def _seen(generators: set[str], met: Collection[str] | None) -> bool | float:
+    return np.nan if met is None else bool(generators) and generators <= set(met)
 
 
 def _absence(n_real: int, n_fake: int) -> str:

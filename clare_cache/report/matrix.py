@@ -33,7 +33,8 @@ def _matrix(label: str, found: pd.DataFrame) -> Table:
     for trained in sorted(found["trained_on"].unique(), key=str.casefold):
         mine = found[found["trained_on"] == trained]
         cells = dict(iter(mine.groupby("tested_on")))
-        unseen = mine.loc[~mine["seen"], "average_precision"]
+        # Of a training that is not recorded nothing is known to be unseen.
+        unseen = mine.loc[~mine["seen"] & bool(trained), "average_precision"]
         rows.append(
             (
                 Cell(_named(trained, everything), numeric=False, hint=trained),
@@ -62,6 +63,8 @@ def _cell(part: pd.DataFrame | None) -> Cell:
 
 def _named(trained: str, everything: Sequence[str]) -> str:
     """The training in few words: its generators, or all but those that are missing."""
+    if not trained:
+        return "not recorded"
     mine = trained.split(", ")
     others = [name for name in everything if name not in mine]
     if others and len(others) < len(mine):

@@ -105,7 +105,7 @@ def build_report(
         missing=provenance.missing_images(found),
         provenance=[
             provenance.features(found),
-            provenance.trainings(found, None if store is None else str(store)),
+            *provenance.trainings(found, None if store is None else str(store)),
         ],
     )
     write_text(out, page)
@@ -155,10 +155,10 @@ def _summarise(runs: Sequence[ReportedRun], by_seed: Sequence[Configuration]) ->
     heads = "1 head was" if len(runs) == 1 else f"{len(runs)} heads were"
     if row is None:
         return f"{heads} trained; none of the images of the {split} split was scored."
-    places = generators_of(runs, split, view)
+    places = {key[1]: key for key in reversed(generators_of(runs, split, view))}
     n_generators = len(places)
     kinds = "1 generator" if n_generators == 1 else f"{n_generators} generators"
-    n_unseen = sum(is_unseen(runs, (split, view, *key)) for key in places)
+    n_unseen = sum(is_unseen(runs, (split, view, *key)) for key in places.values())
     if 0 < n_unseen < n_generators:
         kinds += f", {n_unseen} of them unseen"
     sentences = [
@@ -247,7 +247,10 @@ def _curves(
             rows.append((run, row))
     if not rows:
         return None
+    sources = {source for source, _ in generators_of(runs, *place[:2])}
     title = "All generators" if place[3] == ALL else place[3]
+    if place[3] != ALL and len(sources) > 1:
+        title = f"{title}, {place[2]}"
     tag = "" if place[3] == ALL else tag_of(runs, place)
     roc, pr = (
         Panel(

@@ -10,6 +10,7 @@ from clare_cache.report.runs import ORIGIN, ReportedRun
 from clare_cache.report.tables import DASH, Cell, Column, Table
 
 MAX_MISSING_ROWS = 50
+SEPARATOR = " · "
 
 
 def missing_images(runs: Sequence[ReportedRun]) -> Table | None:
@@ -57,7 +58,7 @@ def features(runs: Sequence[ReportedRun]) -> Table:
         for name, item in run.config.get("features", {}).items():
             key = (str(name), str(item.get("fingerprint", "not recorded")))
             users.setdefault(key, []).append(run)
-            declared[key] = " · ".join(_flat(item.get("declared", {}))) or DASH
+            declared[key] = SEPARATOR.join(_flat(item.get("declared", {}))) or DASH
     rows = [
         (
             Cell(name, digest, numeric=False),
@@ -70,41 +71,65 @@ def features(runs: Sequence[ReportedRun]) -> Table:
     return Table("Cached features", columns, tuple(rows))
 
 
-def trainings(runs: Sequence[ReportedRun], store: str | None = None) -> Table:
-    """How each head was made; `store` is named for runs that do not name theirs.
+def trainings(runs: Sequence[ReportedRun], store: str | None = None) -> list[Table]:
+    """How each head was made, and what is the same for all of them; a single one's in one table.
 
-    Where a run was evaluated on another manifest or store than it was trained on, both are named.
+    `store` is named for runs that do not name theirs. Where a run was evaluated on another
+    manifest or store than it was trained on, both are named.
     """
     is_elsewhere = any(
         run.evaluated_on[name] != run.config.get(name) for run in runs for name in ORIGIN
     )
-    rows = []
-    for run in runs:
-        config = run.config
-        # What did not happen (`retired` is empty) is not told.
-        trained = {k: v for k, v in config.get("train", {}).items() if v != ""}
-        rows.append(
-            (
-                Cell(run.label, run.evaluation.run.name, numeric=False, slot=run.slot),
-                Cell(" · ".join(_flat(config.get("options", {}))) or DASH, numeric=False),
-                Cell(" · ".join(_flat(trained)) or DASH, numeric=False),
-                Cell(
-                    f"{config['threshold']:.4f}",
-                    str(config.get("threshold_from") or "origin not recorded"),
-                    numeric=False,
-                ),
-                *_origin_cells(config, store),
-                *(_origin_cells(run.evaluated_on, store) if is_elsewhere else ()),
-                Cell(" · ".join(_flat(config.get("versions", {}))) or DASH, numeric=False),
-            )
+    facts = [_facts(run, store, is_elsewhere=is_elsewhere) for run in runs]
+    shared = {name: [x for x in mine if all(x in other[name] for other in facts)]
+              for name, mine in facts[0].items()}  # fmt: skip
+    own = [name for name in shared if any(set(found[name]) - set(shared[name]) for found in facts)]
+    rows = [
+        (
+            Cell(run.label, folder if folder != run.label else "", numeric=False, slot=run.slot),
+            Cell(
+                f"{run.config['threshold']:.4f}",
+                str(run.config.get("threshold_from") or "origin not recorded"),
+                numeric=False,
+            ),
+            *(
+                Cell(SEPARATOR.join(x for x in found[name] if x not in shared[name]) or DASH,
+                     numeric=False)
+                for name in own
+            ),
         )
-    bands = ("Trained on", "Evaluated on") if is_elsewhere else ("",)
-    columns = (
-        *(Column(title, numeric=False) for title in ("Head", "Options", "Training", "Threshold")),
-        *(Column(title, band, numeric=False) for band in bands for title in ("Manifest", "Store")),
-        Column("Versions", numeric=False),
-    )
-    return Table("Runs", columns, tuple(rows))
+        for run, found in zip(runs, facts, strict=True)
+        for folder in [run.evaluation.run.name]
+    ]  # fmt: skip
+    columns = [Column(name, numeric=False) for name in ("Head", "Threshold", *own)]
+    alike = [
+        (Cell(name, numeric=False), Cell(SEPARATOR.join(values), numeric=False))
+        for name, values in shared.items()
+        if values
+    ]
+    titles = (Column("What", numeric=False), Column("Value", numeric=False))
+    title = "The same for all runs" if len(runs) > 1 else "How it was made"
+    tables = [Table("Runs" if len(runs) > 1 else "Run", tuple(columns), tuple(rows))]
+    return [*tables, Table(title, titles, tuple(alike))] if alike else tables
+
+
+def _facts(run: ReportedRun, store: str | None, *, is_elsewhere: bool) -> dict[str, list[str]]:
+    """Kinds of facts → each as `name: value`; one that several runs share is told once."""
+    config = run.config
+    # What did not happen (`retired` is empty) is not told.
+    trained = {k: v for k, v in config.get("train", {}).items() if v != ""}
+    origins = {"Manifest": config}
+    if is_elsewhere:
+        origins = {"Trained on manifest": config, "Evaluated on manifest": run.evaluated_on}
+    facts = {"Options": list(_flat(config.get("options", {}))), "Training": list(_flat(trained))}
+    for name, origin in origins.items():
+        digest = origin.get("manifest_fingerprint")
+        known = f" (fingerprint {digest})" if digest else ""
+        facts[name] = [f"{origin.get('manifest') or 'not recorded'}{known}"]
+        facts[name.replace("manifest", "store").replace("Manifest", "Store")] = [
+            str(origin.get("store") or store or "not recorded")
+        ]
+    return {**facts, "Versions": list(_flat(config.get("versions", {})))}
 
 
 MANIFESTS_NAMED = 3
@@ -137,14 +162,6 @@ def mixed_manifests(runs: Sequence[ReportedRun]) -> list[str]:
         "Compare heads within one manifest."
         for named, what in kinds.items()
     ]
-
-
-def _origin_cells(origin: Mapping[str, Any], store: str | None) -> tuple[Cell, Cell]:
-    digest = str(origin.get("manifest_fingerprint") or "")
-    return (
-        Cell(str(origin.get("manifest") or DASH), digest, numeric=False),
-        Cell(str(origin.get("store") or store or DASH), numeric=False),
-    )
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

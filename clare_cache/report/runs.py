@@ -160,7 +160,7 @@ def generators_of(runs: Iterable[ReportedRun], split: str, view: str) -> list[tu
 
 
 def is_unseen(runs: Iterable[ReportedRun], place: Place) -> bool:
-    """Whether no run was trained or validated on the generator of this row."""
+    """Whether no run, of those that say, was trained or validated on the generator of this row."""
     return tag_of(runs, place) == UNSEEN
 
 
@@ -168,12 +168,14 @@ def tag_of(runs: Iterable[ReportedRun], place: Place) -> str:
     """What the runs have met of the generator of this row before testing.
 
     A generator that was held out for validation chose epoch and threshold: it is not unseen.
+    Empty where no run says what it was trained on.
     """
-    runs = list(runs)
-    if any(run.rows[place]["seen_in_training"] for run in runs if place in run.rows):
+    rows = [run.rows[place] for run in runs if place in run.rows]
+    if any(row["seen_in_training"] for row in rows):
         return "seen in training"
-    validated = (place in run.rows and run.rows[place]["seen_in_validation"] for run in runs)
-    return "seen in validation" if any(validated) else UNSEEN
+    if any(row["seen_in_validation"] for row in rows):
+        return "seen in validation"
+    return UNSEEN if any(row["seen_in_training"] is not None for row in rows) else ""
 
 
 def _place(row: Row) -> Place:

@@ -40,13 +40,15 @@ def over_seeds(configuration: Configuration, *, split: str, view: str) -> Table:
     here = table[(table["split"] == split) & (table["view"] == view)]
     rows = {(row["source"], row["generator"]): row for row in here.to_dict("records")}
     body = []
-    for source, generator in [(ALL, ALL), *generators_of(runs, split, view)]:
+    places = generators_of(runs, split, view)
+    several = len({source for source, _ in places}) > 1
+    for source, generator in [(ALL, ALL), *places]:
         row = rows[source, generator]
         place = (split, view, source, generator)
         name = (
             Cell("All generators", numeric=False)
             if generator == ALL
-            else Cell(generator, numeric=False, tag=tag_of(runs, place))
+            else Cell(generator, source if several else "", numeric=False, tag=tag_of(runs, place))
         )
         cells = (spread_cell(row[f"{m}_mean"], row[f"{m}_deviation"]) for m in METRICS)
         body.append((name, *cells))

@@ -6,7 +6,7 @@ Metrics are shown in percent with one decimal. An undefined number is a dash wit
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from clare_cache.evaluate import ALL
+from clare_cache.evaluate import ALL, FEWEST_REALS
 from clare_cache.report.runs import (
     ReportedRun,
     Row,
@@ -19,12 +19,9 @@ from clare_cache.report.runs import (
 
 DASH = "–"
 
+FEW_REALS = "too few reals"
 FEW_GROUPS = 20
 """Below this many resampled groups the page says that an interval is rough."""
-
-ALARMS = {"tpr_at_fpr_1": 0.01, "tpr_at_fpr_5": 0.05}
-"""Metric → the share of reals that may be called fake."""
-NO_ALARM = "0 false alarms"
 
 METRICS = {
     "average_precision": "Average precision",
@@ -166,7 +163,7 @@ def per_group(runs: Sequence[ReportedRun], *, split: str, metric: str) -> Table:
     view = first_view_of(runs)
     return _score_table(
         runs,
-        title=f"{METRICS[metric]} of groups",
+        title=f"{METRICS[metric]}, by group",
         heading="Generator",
         titles=_generator_titles(runs, split, view),
         find=lambda run, key: run.groups.get((split, view, *key)),
@@ -191,17 +188,18 @@ def per_view(runs: Sequence[ReportedRun], *, split: str, metric: str) -> Table:
 
 def operating_points(runs: Sequence[ReportedRun], *, split: str) -> Table:
     """What each head does at its threshold, and around it."""
-    at = "At the validation threshold"
+    at, others = "At the validation threshold", "Other thresholds"
+    caught = "share of fakes caught when at most {} % of reals are called fake"
     wanted = [
         (Column("Accuracy", at), "accuracy_validation_threshold"),
         (Column("Reals kept", at, hint="share of reals not called fake"), "real_accuracy"),
         (Column("Fakes caught", at, hint="share of fakes called fake"), "fake_accuracy"),
-        (Column("Accuracy at 0.5", "Other thresholds"), "accuracy_0.5"),
-        (Column("Equal error rate", "Other thresholds"), "eer"),
-        (Column("Caught at 1% false alarms", "Other thresholds"), "tpr_at_fpr_1"),
-        (Column("Caught at 5%", "Other thresholds"), "tpr_at_fpr_5"),
+        (Column("Accuracy at 0.5", others), "accuracy_0.5"),
+        (Column("Equal error rate", others), "eer"),
+        (Column("Fakes caught at 1%", others, hint=caught.format(1)), "tpr_at_fpr_1"),
+        (Column("Fakes caught at 5%", others, hint=caught.format(5)), "tpr_at_fpr_5"),
         (Column("Calibration error", "Probabilities"), "ece"),
-        (Column("Accuracy", "Oracle: threshold looked at test labels"), "oracle_accuracy"),
+        (Column("Accuracy", "Oracle", hint="threshold looked at test labels"), "oracle_accuracy"),
     ]
     rows = []
     for run in runs:
@@ -226,32 +224,32 @@ def operating_points(runs: Sequence[ReportedRun], *, split: str) -> Table:
         *(column for column, _ in wanted),
     )
     note = (
-        "Percent, except the threshold. The small figure below a calibration error is the error "
-        "once log-odds are divided by a temperature fitted on validation. The oracle column is an "
-        "upper bound that no one could reach without the answers; compare heads by the others."
-        f"{_no_false_alarms(rows)}"
+        "Percent, except the threshold. Caught at 1% or 5%: when so many of the reals may be "
+        "called fake. The small figure below a calibration error is the error once log-odds are "
+        "divided by a temperature fitted on validation. Oracle: its threshold looked at the test "
+        "labels, an upper bound that no one could reach without the answers; compare heads by the "
+        f"others.{_few_reals(rows)}"
     )
     return Table("Operating points", columns, tuple(rows), note)
 
 
 def _below(row: Row, name: str) -> str:
-    """What stands small below a number: the calibrated error; that a rate allows no false alarm."""
+    """What stands small below a number: the calibrated error; why there is no rate."""
     if name == "ece":
         value = row.get("ece_calibrated")
         return "" if value is None else percent(value)
-    allowed = ALARMS.get(name)
-    if allowed is None or not row.get("n_real"):
-        return ""
-    return f"{NO_ALARM} of {row['n_real']:,}" if int(allowed * row["n_real"]) == 0 else ""
+    fewest, n_real = FEWEST_REALS.get(name), row.get("n_real")
+    return FEW_REALS if fewest and n_real and n_real < fewest else ""
 
 
-def _no_false_alarms(rows: Sequence[Sequence[Cell]]) -> str:
-    """A warning for the note below a table: a small share of few reals is none of them."""
-    if not any(NO_ALARM in cell.detail for row in rows for cell in row):
+def _few_reals(rows: Sequence[Sequence[Cell]]) -> str:
+    """Why rates are withheld, for the note below a table."""
+    if not any(cell.detail == FEW_REALS for row in rows for cell in row):
         return ""
+    fewest = " and ".join(str(n) for n in FEWEST_REALS.values())
     return (
-        f" “{NO_ALARM} of n”: so few reals that the rate allows no false alarm at all, and the one "
-        "real with the highest score decides the number."
+        f" A rate at 1% and 5% needs at least {fewest} real images: of fewer that share is not "
+        "one image, and the one real with the highest score would decide it."
     )
 
 

@@ -1,6 +1,7 @@
 """What the command line prints: names as they are, strict JSON, true rates, right plurals."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clare_cache.cli import progress
+from clare_cache.cli.board import show_scores
 from clare_cache.cli.manifest import app
 from clare_cache.cli.output import count, print_json, print_table
 from clare_cache.images import encode_png
@@ -178,3 +180,32 @@ def test_a_split_says_which_generators_it_lacks(tmp_path):
     found = pd.read_csv(tmp_path / "s.csv").set_index("generator")["split"]
     lacking = sorted({"train", "val", "test"} - {found["gan"]})
     assert all(f"{name} has no image of gan" in done.output for name in lacking)
+
+
+def test_scores_of_several_sources_are_told_apart(capsys):
+    def row(source, generator, seen):
+        numbers = ("average_precision", "auc", "accuracy_validation_threshold")
+        return {
+            "split": "test", "view": "clean", "source": source, "generator": generator,
+            "seen_in_training": seen, "seen_in_validation": False, "n_asked": 8, "n_scored": 8,
+            "coverage": 1.0, **dict.fromkeys(numbers, 0.5),
+        }  # fmt: skip
+
+    def lines(rows):
+        show_scores(pd.DataFrame(rows), title="a run with a name that is longer than its table")
+        return [
+            " ".join(line.replace("│", " ").split()) for line in capsys.readouterr().out.split("\n")
+        ]
+
+    mixed = lines(
+        [row("all", "all", False), row("ffhq", "all", True), row("ffhq", "gan", True),
+         row("celeba", "gan", False), row("celeba", "flux", math.nan)]
+    )  # fmt: skip
+    assert mixed[0] == "a run with a name that is longer than its table"
+    assert "test clean all all 8/8 100.0% 0.500 0.500 0.500" in mixed
+    assert "test clean ffhq all 8/8 100.0% 0.500 0.500 0.500" in mixed
+    assert "test clean ffhq gan in training 8/8 100.0% 0.500 0.500 0.500" in mixed
+    assert "test clean celeba gan unseen 8/8 100.0% 0.500 0.500 0.500" in mixed
+    assert "test clean celeba flux 8/8 100.0% 0.500 0.500 0.500" in mixed
+    one = lines([row("all", "all", False), row("ffhq", "gan", True)])
+    assert "test clean gan in training 8/8 100.0% 0.500 0.500 0.500" in one

@@ -132,7 +132,6 @@ def test_every_number_is_the_metric_of_that_name() -> None:
     assert row["fake_accuracy"] == np.mean(s[y == 1] > 0.6)
     assert row["oracle_accuracy"] == metrics.oracle_accuracy(y, s)
     assert row["eer"] == metrics.equal_error_rate(y, s)
-    assert row["tpr_at_fpr_1"] == metrics.tpr_at_fpr(y, s, 0.01)
     assert row["tpr_at_fpr_5"] == metrics.tpr_at_fpr(y, s, 0.05)
     assert row["ece"] == metrics.expected_calibration_error(y, s)
     assert row["threshold"] == 0.6
@@ -190,6 +189,24 @@ def test_seen_generators_come_from_the_training_split_and_from_the_run() -> None
     assert seen(table) == {"all": True, "gan": True, "diff": True}
 
 
+def test_what_was_trained_on_may_be_unknown() -> None:
+    table = tabulate(predictions(splits=("train", "test")), threshold=0.5, trained_on=None)
+    assert table["seen_in_training"].isna().all()
+
+
+@pytest.mark.parametrize(("n_reals", "rates"), [(19, []), (20, [5]), (99, [5]), (100, [1, 5])])
+def test_rates_that_few_reals_cannot_bear_are_withheld(n_reals: int, rates: list[int]) -> None:
+    images = predictions(n=120, splits=("test",))
+    reals = images.index[images["label"] == 0]
+    images = pd.concat([images.loc[reals[:n_reals]], images[images["label"] == 1]])
+    row = row_of(tabulate(images, threshold=0.5), source="all", generator="all")
+    assert row["n_real"] == n_reals
+    assert [k for k in (1, 5) if not np.isnan(row[f"tpr_at_fpr_{k}"])] == rates
+    for k in rates:
+        expected = metrics.tpr_at_fpr(images["label"], images["log_odds"], k / 100)
+        assert row[f"tpr_at_fpr_{k}"] == expected
+
+
 def test_headline_has_mean_and_worst_generator_of_the_clean_view() -> None:
     table = tabulate(predictions(splits=("val", "test"), views=("blur-s2", "clean")), threshold=0.5)
     headline = summarise(table)
@@ -224,7 +241,11 @@ def test_run_files_hold_table_headline_warnings_and_card(tmp_path: Path) -> None
     assert record["headline"]["test"]["n_scored"] == 48
     assert record["warnings"] == [
         "Test split, clean view: 100.0% of the real and 66.7% of the fake images have a score: "
-        "the numbers may be flattered or harmed by what is missing. See the list of missing images."
+        "the numbers may be flattered or harmed by what is missing. See the list of missing "
+        "images.",
+        "The head was trained by an earlier release, which did not record the generators that "
+        "chose its epoch and threshold: one that is called unseen may be among them. Train it "
+        "again to know.",
     ]
     gone = [r for r in record["table"] if r["generator"] == "gan" and r["split"] == "test"]
     assert gone[0]["average_precision"] is None

@@ -78,7 +78,13 @@ def write_run(
         "n_parameters": 1_234_567,
         "threshold": 0.45,
         "threshold_from": "validation split, 32 images, 16 groups",
-        "train": {"epochs": 3, "best_epoch": 2, "seconds": 1.25},
+        "train": {
+            "epochs": 3,
+            "best_epoch": 2,
+            "seconds": 1.25,
+            "generators": ["StyleGAN2"],
+            "validation_generators": ["StyleGAN2"],
+        },
         "features": {
             "error_map": {"fingerprint": "00aa11bb22cc33dd", "declared": {"timestep": 200}}
         },
@@ -217,14 +223,15 @@ def test_generators_have_intervals_coverage_and_their_place_in_training(page: st
     assert "StyleGAN2 seen in training 15 + 15 93.8 30 of 32" in text
     assert re.search(r"All generators 15 \+ 30 93\.8 45 of 48 \d+\.\d \d+\.\d–\d+\.\d", text)
     assert "Some intervals come from only 16 groups of images and are rough." in text
-    assert "Oracle: threshold looked at test labels" in text
+    assert "Oracle: its threshold looked at the test labels" in text
+    assert "too few reals" in text
     assert "jpeg-q50" in text
 
 
 @pytest.mark.parametrize(
     ("n_real", "marked"), [(19, [1, 5]), (20, [1]), (99, [1]), (100, []), (None, [])]
 )
-def test_a_rate_that_allows_no_false_alarm_is_marked(n_real, marked) -> None:
+def test_it_is_said_why_a_rate_is_withheld(n_real, marked) -> None:
     row = {"tpr_at_fpr_1": 0.5, "tpr_at_fpr_5": 0.75, "n_real": n_real, "note": ""}
     numbers = ("accuracy_validation_threshold", "real_accuracy", "fake_accuracy", "accuracy_0.5",
                "eer", "ece", "oracle_accuracy")  # fmt: skip
@@ -235,9 +242,12 @@ def test_a_rate_that_allows_no_false_alarm_is_marked(n_real, marked) -> None:
     found = operating_points([run], split="test")
     titles = [column.title for column in found.columns]
     cells = dict(zip(titles, found.rows[0], strict=True))
-    details = {1: cells["Caught at 1% false alarms"].detail, 5: cells["Caught at 5%"].detail}
-    assert details == {k: f"0 false alarms of {n_real}" if k in marked else "" for k in (1, 5)}
-    assert ("allows no false alarm at all" in found.note) == bool(marked)
+    details = {k: cells[f"Fakes caught at {k}%"].detail for k in (1, 5)}
+    assert details == {k: "too few reals" if k in marked else "" for k in (1, 5)}
+    assert (
+        "A rate at 1% and 5% needs at least 100 and 20 real images: of fewer that share is not one "
+        "image, and the one real with the highest score would decide it." in found.note
+    ) == bool(marked)
 
 
 def test_a_generator_that_chose_the_threshold_is_not_unseen() -> None:
@@ -253,6 +263,28 @@ def test_a_generator_that_chose_the_threshold_is_not_unseen() -> None:
     tags = {place[3]: tag_of(runs, place) for place in rows}
     assert tags == {"Flux": "seen in validation", "GAN": "seen in training", "SDXL": "unseen"}
     assert generators_of(runs, "test", "clean")[0] == ("faces", "SDXL")
+
+
+def test_what_a_head_was_trained_on_may_be_unknown(tmp_path: Path) -> None:
+    own = write_run(tmp_path / "own", label="RINE")
+    imported = write_run(tmp_path / "imported", label="UFD", train={}, imported={"file": "x.pth"})
+    alone = build_report([imported], tmp_path / "r.html", title="T").read_text()
+    assert "unseen" not in words(section(alone, "split-1"))
+    assert "seen in training" not in words(section(alone, "split-1"))
+    sentence = (
+        "Which generators the head was trained on is not recorded (it was imported): for it none "
+        "is called seen or unseen."
+    )
+    assert sentence in words(alone)
+    both = build_report([own, imported], tmp_path / "r.html", title="T").read_text()
+    assert f"UFD: {sentence}" in words(both)
+    assert "Midjourney unseen" in words(section(both, "split-1"))
+    assert "| Midjourney | not known |" in evaluate_card(imported)
+
+
+def evaluate_card(run: Path) -> str:
+    evaluate_run(run)
+    return (run / "README.md").read_text()
 
 
 def test_published_numbers_stand_beside_the_measured(page: str) -> None:
@@ -465,10 +497,14 @@ def test_scores_of_another_manifest_are_not_put_down_to_the_training_one(tmp_pat
     score_elsewhere(run, store="wild-store", manifest="wild.parquet", manifest_fingerprint="bb")
     page = build_report([run, other], tmp_path / "r.html", title="T").read_text()
     text = words(section(page, "provenance"))
-    assert "Trained on Evaluated on" in text
-    assert "demo.parquet aa demo-store wild.parquet bb demo-store" not in text
-    assert "demo.parquet aa demo-store wild.parquet bb wild-store" in text
-    assert "demo.parquet aa demo-store demo.parquet aa demo-store" in text
+    assert (
+        "Head Threshold Evaluated on manifest Evaluated on store "
+        "RINE run 0.4500 validation split, 32 images, 16 groups "
+        "wild.parquet (fingerprint bb) wild-store "
+        "CLaRE other 0.4500 validation split, 32 images, 16 groups "
+        "demo.parquet (fingerprint aa) demo-store The same for all runs"
+    ) in text
+    assert "Trained on manifest demo.parquet (fingerprint aa) Trained on store demo-store" in text
     assert (
         "RINE on wild.parquet (fingerprint bb); CLaRE on demo.parquet (fingerprint aa)"
     ) in words(page)
@@ -526,7 +562,7 @@ def test_a_histogram_leaves_no_score_out() -> None:
 
 def test_families_groups_and_calibration_have_their_place(page: str) -> None:
     text = words(page)
-    for title in ("Average precision by family", "Average precision of groups"):
+    for title in ("Average precision by family", "Average precision, by group"):
         assert title in text
     assert "A group (video, identity or scene) counts once" in text
     assert "once log-odds are divided by a temperature fitted on validation" in text
@@ -538,7 +574,7 @@ def test_a_page_of_images_that_stand_alone_has_no_groups(tmp_path: Path) -> None
     table["group"] = table["image_id"]
     table.to_parquet(run / "predictions.parquet")
     page = build_report([run], tmp_path / "page.html", title="T").read_text()
-    assert "of groups" not in words(page)
+    assert "by group" not in words(page)
 
 
 def test_of_many_heads_the_first_have_columns_and_all_are_ranked(tmp_path, monkeypatch) -> None:
