@@ -1,10 +1,10 @@
 """ForenSynths (Wang 2020, CNNDetection) and the diffusion sets of UniversalFakeDetect."""
 
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from clare_cache.manifest.layouts.families import family_of, generator_for
-from clare_cache.manifest.layouts.listing import Entry, Listing, Options, list_tree
+from clare_cache.manifest.layouts.listing import Entry, Tree
 from clare_cache.manifest.layouts.places import SPLIT_FOLDERS
 from clare_cache.types import FAKE, REAL
 
@@ -20,46 +20,12 @@ REALS_OF_DIFFUSION = {"guided": "imagenet"}
 """Which folder of real images a diffusion set is tested against; `laion` where none is named."""
 
 
-class ForenSynths:
-    """`0_real` and `1_fake` at the end; a set, and in four of the sets a class, above them.
-
-    The training and validation parts are ProGAN's with or without a folder `progan` (as
-    UniversalFakeDetect and RINE expect). The source of a row is its set, so that a generator is
-    scored against the reals of its own set. `train` is a split, except where it is the class.
-    """
-
-    name = "forensynths"
-    summary = "ForenSynths (CNNDetection): train, val, test, with and without class folders"
-    tree = "{train,val}/[progan/]CLASS/{0_real,1_fake}/* and test/SET/[CLASS/]{0_real,1_fake}/*"
-    takes: frozenset[str] = frozenset()
-
-    def survey(self, root: Path, options: Options) -> Listing:
-        root_name = root.resolve().name
-
-        def place(path: PurePosixPath) -> Entry | None:
-            return _forensynths(path, root_name=root_name)
-
-        return list_tree(root, place, layout=self)
-
-
-class UfdDiffusion:
+def _diffusion(path: PurePosixPath, root_name: str) -> Entry | None:
     """Reals in `imagenet/0_real` and `laion/0_real`, fakes in `SET/1_fake`.
 
     The source of a fake is the folder of the reals it is tested against: imagenet for guided,
     laion for the others.
     """
-
-    name = "ufd-diffusion"
-    summary = "UniversalFakeDetect's diffusion_datasets: guided, ldm_*, glide_*, dalle"
-    tree = "{imagenet,laion}/0_real/* and SET/1_fake/*"
-    takes: frozenset[str] = frozenset()
-
-    def survey(self, root: Path, options: Options) -> Listing:
-        return list_tree(root, place_diffusion, layout=self)
-
-
-def place_diffusion(path: PurePosixPath) -> Entry | None:
-    """`…/SET/{0_real,1_fake}/…` with the reals kept apart; None for any other place."""
     folders = path.parts[:-1]
     at = next((i for i, name in enumerate(folders) if name in LABELS), None)
     if at is None or at == 0:
@@ -71,14 +37,20 @@ def place_diffusion(path: PurePosixPath) -> Entry | None:
     return Entry(str(path), label, split, source, generator=generator, family=family_of(generator))
 
 
-def _forensynths(path: PurePosixPath, *, root_name: str) -> Entry | None:
+def _forensynths(path: PurePosixPath, root_name: str) -> Entry | None:
+    """`0_real` and `1_fake` at the end; a set, and in four of the sets a class, above them.
+
+    The training and validation parts are ProGAN's with or without a folder `progan` (as
+    UniversalFakeDetect and RINE expect). The source of a row is its set, so that a generator is
+    scored against the reals of its own set. `train` is a split, except where it is the class.
+    """
     folders = path.parts[:-1]
     at = next((i for i, name in enumerate(folders) if name in LABELS), None)
     if at is None:
         return None
     above, label = folders[:at], LABELS[folders[at]]
     if DIFFUSION_FOLDER in above:
-        entry = place_diffusion(path)
+        entry = _diffusion(path, root_name)
         if entry is None or entry.split:
             return entry
         return replace(entry, split=SPLIT_FOLDERS.get(root_name, ""))
@@ -90,9 +62,20 @@ def _forensynths(path: PurePosixPath, *, root_name: str) -> Entry | None:
     else:
         split, rest = SPLIT_FOLDERS.get(root_name, ""), above
     sets = [name for name in rest if name not in LSUN_CLASSES]
-    if split in ("train", "val"):
-        name = sets[0] if sets else TRAINED_ON
-    else:
-        name = sets[0] if sets else root_name
+    name = sets[0] if sets else TRAINED_ON if split in ("train", "val") else root_name
     generator = generator_for(label, name)
     return Entry(str(path), label, split, name, generator=generator, family=family_of(generator))
+
+
+FORENSYNTHS = Tree(
+    name="forensynths",
+    summary="ForenSynths (CNNDetection): train, val, test, with and without class folders",
+    tree="{train,val}/[progan/]CLASS/{0_real,1_fake}/* and test/SET/[CLASS/]{0_real,1_fake}/*",
+    place=_forensynths,
+)
+UFD_DIFFUSION = Tree(
+    name="ufd-diffusion",
+    summary="UniversalFakeDetect's diffusion_datasets: guided, ldm_*, glide_*, dalle",
+    tree="{imagenet,laion}/0_real/* and SET/1_fake/*",
+    place=_diffusion,
+)

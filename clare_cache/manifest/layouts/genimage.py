@@ -1,10 +1,10 @@
 """GenImage: eight generators, each with its own ImageNet reals."""
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from clare_cache.manifest.layouts.families import family_of, generator_for
-from clare_cache.manifest.layouts.listing import Entry, Listing, Options, list_tree
+from clare_cache.manifest.layouts.listing import Entry, Tree
 from clare_cache.manifest.layouts.places import SPLIT_FOLDERS
 from clare_cache.types import FAKE, REAL
 
@@ -21,35 +21,19 @@ _SPELLINGS = (
 )
 
 
-class GenImage:
-    """The generator is the folder above the split, in whatever spelling it was unpacked.
-
-    Reals and fakes of one generator share their source, so each is scored against its own reals.
-    GenImage calls its test images `val`; so does the split here, until a manifest file of this
-    package, or `--split`, says otherwise.
-    """
-
-    name = "genimage"
-    summary = "GenImage: eight generators with train and val, ai and nature"
-    tree = "GENERATOR/{train,val}/{ai,nature}/*"
-    takes: frozenset[str] = frozenset()
-
-    def survey(self, root: Path, options: Options) -> Listing:
-        root_name = root.resolve().name
-
-        def place(path: PurePosixPath) -> Entry | None:
-            return _place(path, root_name=root_name)
-
-        return list_tree(root, place, layout=self)
-
-
 def generator_of(name: str) -> str | None:
     """GenImage's short name of a generator in any of its spellings: sdv4, midjourney …"""
     plain = name.lower()
     return next((short for pattern, short in _SPELLINGS if re.search(pattern, plain)), None)
 
 
-def _place(path: PurePosixPath, *, root_name: str) -> Entry | None:
+def _place(path: PurePosixPath, root_name: str) -> Entry | None:
+    """The generator is the folder above the split, in whatever spelling it was unpacked.
+
+    Reals and fakes of one generator share their source, so each is scored against its own reals.
+    GenImage calls its test images `val`; so does the split here, until a manifest file of this
+    package, or `--split`, says otherwise.
+    """
     folders = path.parts[:-1]
     at = next((i for i, name in enumerate(folders) if name in LABELS), None)
     if at is None:
@@ -62,3 +46,11 @@ def _place(path: PurePosixPath, *, root_name: str) -> Entry | None:
     split = next((SPLIT_FOLDERS[name] for name in folders[:at] if name in SPLIT_FOLDERS), "")
     generator = generator_for(label, source)
     return Entry(str(path), label, split, source, generator=generator, family=family_of(generator))
+
+
+GENIMAGE = Tree(
+    name="genimage",
+    summary="GenImage: eight generators with train and val, ai and nature",
+    tree="GENERATOR/{train,val}/{ai,nature}/*",
+    place=_place,
+)

@@ -39,7 +39,7 @@ class HfImageFolder:
         tables = [name for name in walked.others if PurePosixPath(name).name in METADATA]
         root_name = root.resolve().name
         if not tables:
-            return list_tree(root, lambda path: _by_folder(path, root_name), layout=self)
+            return list_tree(root, _by_folder, layout=self)
         listing = Listing([], advice="Rows count from 1.", failures=list(walked.failures))
         images = set(walked.images)
         for name in tables:

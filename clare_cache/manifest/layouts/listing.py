@@ -96,10 +96,25 @@ class Layout(Protocol):
     def survey(self, root: Path, options: Options) -> Listing: ...
 
 
-Place = Callable[[PurePosixPath], Entry | None]
-"""A relative path → its entry, or None when the layout has no place for it."""
+Place = Callable[[PurePosixPath, str], Entry | None]
+"""A relative path and the root's own name → its entry, or None when the layout has no place for
+it."""
 
 NO_PLACE = "outside the layout"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A layout in which the folders above an image say all of it: `place` reads their names."""
+
+    name: str
+    summary: str
+    tree: str
+    place: Place
+    takes: frozenset[str] = frozenset()
+
+    def survey(self, root: Path, options: Options) -> Listing:
+        return list_tree(root, self.place, layout=self)
 
 
 def list_tree(root: Path, place: Place, *, layout: Layout) -> Listing:
@@ -107,10 +122,10 @@ def list_tree(root: Path, place: Place, *, layout: Layout) -> Listing:
 
     A fault when not one has a place: then the root is not such a tree.
     """
-    walked = walk(root)
+    walked, root_name = walk(root), root.resolve().name
     entries, left_out, first = [], Counter[str](), ""
     for path in walked.images:
-        entry = place(PurePosixPath(path))
+        entry = place(PurePosixPath(path), root_name)
         if entry is not None:
             entries.append(entry)
         else:

@@ -1,10 +1,10 @@
 """Synthbuster (nine generators beside RAISE-1k) and SIDBench, which contains it."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from clare_cache.manifest.layouts.families import family_of, generator_for
 from clare_cache.manifest.layouts.forensynths import LABELS, REALS_OF_DIFFUSION
-from clare_cache.manifest.layouts.listing import Entry, Listing, Options, list_tree
+from clare_cache.manifest.layouts.listing import Entry, Tree
 from clare_cache.types import FAKE, REAL
 
 GENERATORS = (
@@ -22,38 +22,11 @@ REAL_FOLDERS = frozenset({"raisepng", "raise", "raise-1k", "raise_1k", "real_rai
 SOURCE = "synthbuster"
 
 
-class Synthbuster:
+def _synthbuster(path: PurePosixPath, root_name: str) -> Entry | None:
     """Fakes in a folder per generator, the 1000 reals in `RAISEpng`, used for every generator.
 
     A fake was prompted from the RAISE photograph of its file name, so equal names are one group.
     """
-
-    name = "synthbuster"
-    summary = "Synthbuster: nine generators, with RAISE-1k as the reals"
-    tree = "[synthbuster/]GENERATOR/* and RAISEpng/*"
-    takes: frozenset[str] = frozenset()
-
-    def survey(self, root: Path, options: Options) -> Listing:
-        return list_tree(root, _synthbuster, layout=self)
-
-
-class SidBench:
-    """SIDBench's test folder: one folder per origin (wang2020, ojha2023, synthbuster).
-
-    Each has the sets as that origin arranges them; a set is scored against the reals that
-    SIDBench scores it against.
-    """
-
-    name = "sidbench"
-    summary = "SIDBench: wang2020, ojha2023 and synthbuster under one folder"
-    tree = "wang2020/SET/…/{0_real,1_fake}/*, ojha2023/{laion,imagenet,SET}/… or synthbuster/…"
-    takes: frozenset[str] = frozenset()
-
-    def survey(self, root: Path, options: Options) -> Listing:
-        return list_tree(root, _sidbench, layout=self)
-
-
-def _synthbuster(path: PurePosixPath) -> Entry | None:
     for folder in reversed(path.parts[:-1]):
         if folder.lower() in REAL_FOLDERS:
             label, generator = REAL, "real"
@@ -72,10 +45,12 @@ def _synthbuster(path: PurePosixPath) -> Entry | None:
     return None
 
 
-def _sidbench(path: PurePosixPath) -> Entry | None:
+def _sidbench(path: PurePosixPath, root_name: str) -> Entry | None:
+    """One folder per origin (wang2020, ojha2023, synthbuster), each with the sets as that origin
+    arranges them; a set is scored against the reals that SIDBench scores it against."""
     folders = path.parts[:-1]
     if SOURCE in folders:
-        return _synthbuster(path)
+        return _synthbuster(path, root_name)
     if "ojha2023" in folders:
         after = folders[folders.index("ojha2023") + 1 :]
         if not after:
@@ -97,3 +72,17 @@ def _sidbench(path: PurePosixPath) -> Entry | None:
 def _entry(path: PurePosixPath, label: int, source: str, name: str) -> Entry:
     generator = generator_for(label, name)
     return Entry(str(path), label, source=source, generator=generator, family=family_of(generator))
+
+
+SYNTHBUSTER = Tree(
+    name="synthbuster",
+    summary="Synthbuster: nine generators, with RAISE-1k as the reals",
+    tree="[synthbuster/]GENERATOR/* and RAISEpng/*",
+    place=_synthbuster,
+)
+SIDBENCH = Tree(
+    name="sidbench",
+    summary="SIDBench: wang2020, ojha2023 and synthbuster under one folder",
+    tree="wang2020/SET/…/{0_real,1_fake}/*, ojha2023/{laion,imagenet,SET}/… or synthbuster/…",
+    place=_sidbench,
+)
