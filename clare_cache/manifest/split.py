@@ -7,6 +7,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from clare_cache.errors import ManifestError, raise_faults
+from clare_cache.manifest.layouts.frames import linked
 from clare_cache.manifest.table import COLUMNS, Manifest
 from clare_cache.seeds import seed_for
 from clare_cache.types import FAKE
@@ -135,21 +136,9 @@ def _refuse_bad_request(fractions: Mapping[str, float], stratify: Sequence[str])
 
 def _units(rows: pd.DataFrame) -> pd.Series:
     """For each row the name of what must stay together: groups linked by a shared picture."""
-    parent = {str(group): str(group) for group in rows["group"].unique()}
-
-    def root(group: str) -> str:
-        while parent[group] != group:
-            parent[group] = parent[parent[group]]
-            group = parent[group]
-        return group
-
     pairs = rows[["image_id", "group"]].drop_duplicates()
     shared = pairs[pairs["image_id"].duplicated(keep=False)]
-    for _, groups in shared.groupby("image_id")["group"]:
-        roots = sorted({root(str(group)) for group in groups})
-        for other in roots[1:]:
-            parent[other] = roots[0]
-    return rows["group"].map(root)
+    return rows["group"].map(linked(shared.groupby("image_id")["group"].agg(tuple)))
 
 
 def _strata(rows: pd.DataFrame, unit: pd.Series, stratify: Sequence[str]) -> dict[str, str]:
