@@ -5,7 +5,7 @@ A `BlockWork` is small and picklable; networks are loaded once per process, at t
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from clare_cache.extraction.latents import read_latents
 from clare_cache.extraction.plan import BlockTask, plan_blocks
 from clare_cache.extraction.request import read_request
 from clare_cache.extraction.versions import present_versions
-from clare_cache.store import BlockData, CommitRecord, Place, Store, StoreWriter
+from clare_cache.store import ArrayEntry, BlockData, CommitRecord, Place, Store, StoreWriter
 from clare_cache.types import ArraySpec
 
 _COMPUTING = threading.Lock()
@@ -210,7 +210,8 @@ class BlockWork:
     def commit(self, made: Made) -> BlockReport:
         """Write every array of a block, each with its own ledger and commit record."""
         began = time.perf_counter()
-        for data in _block_data(made.writer, made.task, made.extracted):
+        for key in made.task.missing:
+            data = block_data(made.writer.store[key].entry, made.task.block, made.extracted)
             made.writer.write_block(data, versions=present_versions())
         wrote = {"write": time.perf_counter() - began}
         return BlockReport(
@@ -248,20 +249,19 @@ def settled_rows(record: CommitRecord | None, *, retry_failed: bool) -> tuple[in
     return record.rows if retry_failed else (*record.rows, *record.failed)
 
 
-def _block_data(writer: StoreWriter, task: BlockTask, extracted: Extracted) -> Iterator[BlockData]:
-    for key in task.missing:
-        values = extracted.values[key]
-        rows = sorted(values)
-        spec = writer.store[key].entry.spec
-        stacked = np.empty((len(rows), *spec.shape), spec.dtype)
-        for position, row in enumerate(rows):
-            stacked[position] = values[row]
-        yield BlockData(
-            view=key.split("/")[0],
-            array=spec.name,
-            block=task.block,
-            rows=np.array(rows, np.int64),
-            values=stacked,
-            failed=extracted.failures[key],
-            seconds=sum(extracted.seconds.values()),
-        )
+def block_data(entry: ArrayEntry, block: int, extracted: Extracted) -> BlockData:
+    """What a block gave of one array, as the store takes it."""
+    values = extracted.values[entry.key]
+    rows = sorted(values)
+    stacked = np.empty((len(rows), *entry.spec.shape), entry.spec.dtype)
+    for position, row in enumerate(rows):
+        stacked[position] = values[row]
+    return BlockData(
+        view=entry.view,
+        array=entry.spec.name,
+        block=block,
+        rows=np.array(rows, np.int64),
+        values=stacked,
+        failed=extracted.failures[entry.key],
+        seconds=sum(extracted.seconds.values()),
+    )

@@ -19,14 +19,10 @@ from clare_cache.errors import StoreError
 from clare_cache.store.encode import is_raw
 from clare_cache.store.finite import are_finite
 from clare_cache.store.place import Place, open_place
-from clare_cache.store.reader import (
-    Store,
-    open_array,
-    read_description,
-    read_stored,
-)
+from clare_cache.store.reader import Store, open_array, read_description, read_stored
 from clare_cache.store.records import (
     block_files,
+    block_of,
     name_of_content,
     read_record_file,
     request_names,
@@ -126,7 +122,7 @@ def check_blocks(
             for name, (record, in_block) in zip(found, checked, strict=True):
                 faults += in_block
                 if record is None:
-                    unread.add((key, _block_of(name)))
+                    unread.add((key, block_of(name)))
                 else:
                     known.update(_files_of(entry, record))
                 done += 1
@@ -139,11 +135,7 @@ def check_blocks(
 
 
 def _is_asked(name: str, key: str, only: Collection[tuple[str, int]] | None) -> bool:
-    return only is None or (key, _block_of(name)) in only
-
-
-def _block_of(record: str) -> int:
-    return int(record.rpartition("/")[2].removesuffix(".json"))
+    return only is None or (key, block_of(name)) in only
 
 
 def _check_described(place: Place, description: StoreDescription) -> Iterator[StoreFault]:
@@ -177,7 +169,7 @@ def _check_requests(place: Place) -> Iterator[StoreFault]:
 
 
 def _read_record(place: Place, entry: ArrayEntry, name: str) -> CommitRecord | StoreFault:
-    block = _block_of(name)
+    block = block_of(name)
     try:
         record = read_record_file(place, entry, name)
     except StoreError as error:

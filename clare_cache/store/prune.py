@@ -97,6 +97,7 @@ def prune(
     Killed at any moment it leaves a store that can be read, and calling again goes on.
     """
     place = open_place(where)
+    read_description(place)  # where there is no store there is nothing to lock
     with setup_lock(place):
         plan = plan_prune(place, arrays=arrays, views=views)
         first = [name for name in plan.files if not name.startswith(FEATURES_FOLDER)]

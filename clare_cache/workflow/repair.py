@@ -16,11 +16,11 @@ from clare_cache.errors import StoreError
 from clare_cache.extraction.block import Extracted, Pictures, extract_block
 from clare_cache.extraction.request import read_all_requests, request_file
 from clare_cache.extraction.versions import present_versions
+from clare_cache.extraction.work import block_data
 from clare_cache.files import read_bytes_at
 from clare_cache.manifest import Manifest
 from clare_cache.store import (
     ArrayEntry,
-    BlockData,
     Place,
     Store,
     StoreFault,
@@ -31,20 +31,10 @@ from clare_cache.store import (
 )
 from clare_cache.store.check import check_blocks, check_descriptions
 from clare_cache.store.finite import are_finite
-from clare_cache.store.mend import (
-    length_of_arrays,
-    mend_description,
-    mend_index,
-    mend_metadata,
-)
-from clare_cache.store.reader import (
-    read_description,
-)
-from clare_cache.store.records import (
-    read_ledger,
-    read_record,
-)
-from clare_cache.store.schema import COMMITS_FOLDER, LEDGER_FOLDER, STORE_FILE
+from clare_cache.store.mend import length_of_arrays, mend_description, mend_index, mend_metadata
+from clare_cache.store.reader import read_description
+from clare_cache.store.records import read_ledger, read_record
+from clare_cache.store.schema import COMMITS_FOLDER, GROUP_FILE, LEDGER_FOLDER, STORE_FILE
 from clare_cache.types import ImageId, OnProgress, Progress, ignore_progress
 from clare_cache.workflow.again import LoadBackbones, items_of_rows, load_again, paths_of_rows
 from clare_cache.workflow.features import paths_by_image
@@ -79,8 +69,8 @@ def repair(
     Raises StoreError where there is no store, or its descriptions cannot be put back.
     """
     place = open_place(where)
-    if dry_run:
-        found = verify(place, on_progress=on_progress)
+    if dry_run or not any(map(place.exists, (STORE_FILE, GROUP_FILE))):
+        found = verify(place, on_progress=on_progress)  # raises where there is no store to lock
         return RepairReport(tuple(found), tuple(found), (), 0)
     with setup_lock(place):
         found = _mend_descriptions(place, Path(root), manifests)
@@ -290,7 +280,7 @@ class _Blocks:
         damage: _Damage,
         extracted: Extracted,
     ) -> None:
-        values, failures = extracted.values[entry.key], extracted.failures[entry.key]
+        failures = extracted.failures[entry.key]
         lost = [failures[row] for row in sorted(damage.must) if row in failures]
         if lost:
             self.reasons.append(
@@ -300,19 +290,4 @@ class _Blocks:
             return
         for name in damage.unreadable:
             writer.place.delete(name)
-        rows = sorted(values)
-        stacked = np.empty((len(rows), *entry.spec.shape), entry.spec.dtype)
-        for position, row in enumerate(rows):
-            stacked[position] = values[row]
-        writer.write_block(
-            BlockData(
-                view=entry.view,
-                array=entry.spec.name,
-                block=block,
-                rows=np.array(rows, np.int64),
-                values=stacked,
-                failed=failures,
-                seconds=sum(extracted.seconds.values()),
-            ),
-            versions=present_versions(),
-        )
+        writer.write_block(block_data(entry, block, extracted), versions=present_versions())

@@ -13,6 +13,7 @@ from clare_cache.errors import StoreError, StoreMismatch
 from clare_cache.extraction import extract_features
 from clare_cache.manifest import Manifest
 from clare_cache.store import verify
+from clare_cache.store.prune import prune
 from clare_cache.store.seal import unseal
 from clare_cache.workflow.repair import repair
 from tests.fake_backbone import FakeBackbone, bytes_below, make_image, write_images
@@ -235,6 +236,16 @@ def test_other_weights_are_refused(made, store):
         "Say where the same weights lie now with --sd and --clip."
     )
     assert chunk_of(store, "clean/mean").read_bytes() == b"torn"
+
+
+def test_where_there_is_no_store_nothing_is_made(tmp_path):
+    for change in (
+        lambda: repair(tmp_path / "none", load_backbones=None),
+        lambda: prune(tmp_path / "none", views=["clean"]),
+    ):
+        with pytest.raises(StoreError, match=r"expected a folder with store\.json, found none"):
+            change()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_descriptions_that_are_lost_at_once_are_told(made, store):
