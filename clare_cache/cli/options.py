@@ -7,6 +7,7 @@ import typer
 
 from clare_cache.backbones.config import ClipConfig, preprocessing_settings
 
+RecipeName = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")]
 ManifestFile = Annotated[Path, typer.Argument(help="Manifest: .parquet, .csv or .jsonl.")]
 StorePlace = Annotated[str, typer.Argument(help="Store: a folder, or s3://BUCKET/PATH.")]
 RunFolders = Annotated[

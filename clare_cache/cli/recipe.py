@@ -5,12 +5,10 @@ from typing import Annotated
 
 import typer
 
-from clare_cache.cli.options import AsJson, RunFolders
+from clare_cache.cli.options import AsJson, RecipeName, RunFolders
 from clare_cache.cli.output import count, print_json, print_result, print_table
 
 app = typer.Typer(no_args_is_help=True)
-
-Name = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")]
 
 
 @app.command("list")
@@ -29,7 +27,7 @@ def list_recipes() -> None:
 
 
 @app.command()
-def show(recipe: Name) -> None:
+def show(recipe: RecipeName) -> None:
     """A recipe with every default written out."""
     from clare_cache.recipe import read_recipe
 
@@ -37,7 +35,7 @@ def show(recipe: Name) -> None:
 
 
 @app.command()
-def check(recipe: Name) -> None:
+def check(recipe: RecipeName) -> None:
     """List every fault of a recipe at once, its heads' options and published rows included."""
     from clare_cache.published.tables import check_expectations
     from clare_cache.recipe import find_recipe, read_recipe
@@ -54,7 +52,7 @@ def check(recipe: Name) -> None:
 
 @app.command()
 def compare(
-    recipe: Name,
+    recipe: RecipeName,
     runs: RunFolders,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write a CSV instead of a table.")
@@ -63,7 +61,7 @@ def compare(
 ) -> None:
     """Set evaluated runs beside the numbers that a recipe expects, with intervals and verdicts."""
     from clare_cache.recipe import read_recipe
-    from clare_cache.workflow.comparison import compare as compare_runs
+    from clare_cache.workflow.results import compare as compare_runs
 
     found = compare_runs(read_recipe(recipe), runs)
     records = [{**vars(item), "difference": item.difference} for item in found]

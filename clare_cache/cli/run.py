@@ -5,13 +5,22 @@ from typing import Annotated
 
 import typer
 
-from clare_cache.cli.options import BatchSizeOrAuto, Clip, Device, Sd, Workers, read_batch_size
+from clare_cache.cli.options import (
+    BatchSizeOrAuto,
+    Clip,
+    Device,
+    DryRun,
+    RecipeName,
+    Sd,
+    Workers,
+    read_batch_size,
+)
 from clare_cache.cli.output import print_result, say
 from clare_cache.cli.progress import show_progress
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    recipe: RecipeName,
     root: Annotated[
         list[str],
         typer.Option(help="DIR for all data sets, or NAME=DIR for one; repeatable."),
@@ -39,9 +48,7 @@ def run(
     device: Device = "auto",
     batch_size: BatchSizeOrAuto = "16",
     workers: Workers = 2,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Run a recipe: manifest, extract, train, evaluate, report; what is there is not done again.
 

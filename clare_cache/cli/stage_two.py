@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from clare_cache.cli.board import show_board, show_chosen, show_forecast, show_scores
-from clare_cache.cli.options import AsJson, Clip, Device, RunFolders, Sd
+from clare_cache.cli.options import AsJson, Clip, Device, RecipeName, RunFolders, Sd
 from clare_cache.cli.output import count, print_json, print_result, print_table, say
 from clare_cache.cli.progress import show_progress
 
 
 def train_head(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    recipe: RecipeName,
     store: Annotated[str, typer.Option(help="Store that `extract` filled: folder or URL.")],
     manifest: Annotated[Path, typer.Option(help="Labels, splits and groups of its images.")],
     out: Annotated[Path, typer.Option(help="Run folders are written below it.")] = Path("runs"),

@@ -21,9 +21,10 @@ from clare_cache.heads.files import save_head
 from clare_cache.heads.protocol import Head
 from clare_cache.recipe import FOLDER_NAME, About, HeadSection, Recipe
 from clare_cache.train.runs import RECIPE_FILE
+from clare_cache.workflow.results import METRICS_FILE
 from clare_cache.workflow.training import load_run
 
-METRICS_FILE, CARD_FILE = "metrics.json", "README.md"
+CARD_FILE = "README.md"
 RELEASED_FEATURES: dict[str, tuple[str, dict[str, Any]]] = {
     "rine": ("clip_block_cls", {"geometry": "center-crop", "tap": "mlp_input"}),
     "linear": ("clip_embedding", {"geometry": "center-crop"}),

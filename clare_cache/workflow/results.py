@@ -1,4 +1,5 @@
-"""Trained heads over test data → predictions and scores; scores → one page."""
+"""Trained heads over test data → predictions and scores; scores → beside published ones, and one
+page."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache, partial
@@ -15,6 +16,9 @@ from clare_cache.errors import ImageError, ReportError, raise_faults
 from clare_cache.evaluate import (
     TRAINING,
     VALIDATION,
+    Comparison,
+    assess_run,
+    compare_run,
     evaluate_run,
     read_config,
     read_predictions,
@@ -191,6 +195,16 @@ def features_found(
     if REGIONS in needs and PATCHES in found:
         found[REGIONS] = describe_regions(store[f"{view}/{PATCHES}"].declared)
     return found
+
+
+def compare(recipe: Recipe, runs: Sequence[str | Path]) -> list[Comparison]:
+    """Every published number that the recipe expects, beside each evaluated run's.
+
+    Raises ReportError for runs without scores and for published rows that do not exist.
+    """
+    found = [assess_run(run) for run in find_runs(runs)]
+    n = recipe.evaluate.n_resamples
+    return [item for run in found for item in compare_run(run, recipe.expect, n_resamples=n)]
 
 
 def report(
