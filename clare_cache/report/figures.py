@@ -1,4 +1,4 @@
-"""Curves and histograms as SVG text to stand inside the page.
+"""Curves and histograms as SVG text to stand inside the page, and the panels that hold them.
 
 Axes only: names, numbers and the legend of a panel are the page's own text, so that they follow
 its fonts and stay readable at any width. Colours are CSS variables (`--ink`, `--head-0` …), so
@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 Values = NDArray[np.float64]
 Labelled = tuple[NDArray[np.int64], Values]
 """Labels (n,) and scores (n,) of one head, without NaN."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing (SVG text) with its title and legend: (colour slot, name, number)."""
+
+    svg: str
+    title: str
+    legend: tuple[tuple[int, str, str], ...] = ()
+    tag: str = ""
+
 
 MAX_POINTS = 400
 N_BINS = 20

@@ -18,8 +18,8 @@ from clare_cache.files import write_text
 from clare_cache.published.expectation import Expectation
 from clare_cache.report import figures, provenance, tables
 from clare_cache.report.beside import set_beside
+from clare_cache.report.figures import Panel
 from clare_cache.report.matrix import matrices
-from clare_cache.report.panels import Panel
 from clare_cache.report.pictures import Picture, draw_strip
 from clare_cache.report.runs import (
     ReportedRun,
@@ -62,7 +62,6 @@ def build_report(
     *,
     title: str,
     notes: Sequence[str] = (),
-    store: str | Path | None = None,
     pictures: Sequence[Picture] = (),
     expected: Mapping[Path, Sequence[Expectation]] = MappingProxyType({}),
     members: Sequence[Path] = (),
@@ -70,11 +69,10 @@ def build_report(
 ) -> Path:
     """Write one self-contained HTML page about the run folders to `out`, and give `out` back.
 
-    `notes` are sentences to read first; `store` is named for runs that do not name theirs;
-    `expected` are the published rows to set beside each run folder's scores; `members` are run
-    folders of sweeps, of which only validation is shown; `group` puts test
-    generators (generator, family) together where one head was trained on several sets. The same
-    inputs give the same bytes. Runs are shown as `label_runs` says.
+    `notes` are sentences to read first; `expected` are the published rows to set beside each run
+    folder's scores; `members` are run folders of sweeps, of which only validation is shown; `group`
+    puts test generators (generator, family) together where one head was trained on several sets.
+    The same inputs give the same bytes. Runs are shown as `label_runs` says.
     Raises ReportError that lists every unusable run folder, every picture's score that belongs to
     nothing on the page, and for published rows that do not exist.
     """
@@ -105,7 +103,7 @@ def build_report(
         missing=provenance.missing_images(found),
         provenance=[
             provenance.features(found),
-            *provenance.trainings(found, None if store is None else str(store)),
+            *provenance.trainings(found),
         ],
     )
     write_text(out, page)

@@ -71,16 +71,15 @@ def features(runs: Sequence[ReportedRun]) -> Table:
     return Table("Cached features", columns, tuple(rows))
 
 
-def trainings(runs: Sequence[ReportedRun], store: str | None = None) -> list[Table]:
+def trainings(runs: Sequence[ReportedRun]) -> list[Table]:
     """How each head was made, and what is the same for all of them; a single one's in one table.
 
-    `store` is named for runs that do not name theirs. Where a run was evaluated on another
-    manifest or store than it was trained on, both are named.
+    Where a run was evaluated on another manifest or store than it was trained on, both are named.
     """
     is_elsewhere = any(
         run.evaluated_on[name] != run.config.get(name) for run in runs for name in ORIGIN
     )
-    facts = [_facts(run, store, is_elsewhere=is_elsewhere) for run in runs]
+    facts = [_facts(run, is_elsewhere=is_elsewhere) for run in runs]
     shared = {name: [x for x in mine if all(x in other[name] for other in facts)]
               for name, mine in facts[0].items()}  # fmt: skip
     own = [name for name in shared if any(set(found[name]) - set(shared[name]) for found in facts)]
@@ -113,7 +112,7 @@ def trainings(runs: Sequence[ReportedRun], store: str | None = None) -> list[Tab
     return [*tables, Table(title, titles, tuple(alike))] if alike else tables
 
 
-def _facts(run: ReportedRun, store: str | None, *, is_elsewhere: bool) -> dict[str, list[str]]:
+def _facts(run: ReportedRun, *, is_elsewhere: bool) -> dict[str, list[str]]:
     """Kinds of facts → each as `name: value`; one that several runs share is told once."""
     config = run.config
     # What did not happen (`retired` is empty) is not told.
@@ -127,7 +126,7 @@ def _facts(run: ReportedRun, store: str | None, *, is_elsewhere: bool) -> dict[s
         known = f" (fingerprint {digest})" if digest else ""
         facts[name] = [f"{origin.get('manifest') or 'not recorded'}{known}"]
         facts[name.replace("manifest", "store").replace("Manifest", "Store")] = [
-            str(origin.get("store") or store or "not recorded")
+            str(origin.get("store") or "not recorded")
         ]
     return {**facts, "Versions": list(_flat(config.get("versions", {})))}
 

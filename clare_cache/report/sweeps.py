@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from clare_cache.evaluate import leaderboard
 from clare_cache.evaluate.leaderboard import SETTING
 from clare_cache.report import figures
-from clare_cache.report.panels import Panel
+from clare_cache.report.figures import Panel
 from clare_cache.report.seeds import spread, spread_cell
 from clare_cache.report.tables import Cell, Column, Table
 
