@@ -134,6 +134,11 @@ def backbone_spec(
         for name in features
         if backbone_of(name) is None
     ]
+    unknown += [
+        f"{what}: expected one or more, found none"
+        for what, names in (("features", features), ("views", views))
+        if not names
+    ]
     for view in views:
         try:
             find_view(view)

@@ -44,9 +44,12 @@ def test_what_extract_cannot_be_asked_for(tmp_path):
         "clip_embedding"
     )
     with pytest.raises(ExtractError) as caught:
-        extract(make_manifest([]), tmp_path / "store", features=[], decode_in="fibres")
+        extract(make_manifest([]), tmp_path / "store", features=[], views=[], decode_in="fibres")
     assert str(caught.value) == (
-        "extract: 1 fault\n  - decode_in: expected one of threads, processes, found fibres"
+        "extract: 3 faults\n"
+        "  - features: expected one or more, found none\n"
+        "  - views: expected one or more, found none\n"
+        "  - decode_in: expected one of threads, processes, found fibres"
     )
 
 
