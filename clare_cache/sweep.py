@@ -114,9 +114,11 @@ def read_value(text: str) -> Any:
         return {"true": True, "false": False, "null": None}[text.lower()]
     for kind in (int, float):
         try:
-            return kind(text)
+            value = kind(text)
         except ValueError:
             continue
+        if math.isfinite(value):
+            return value
     return text
 
 

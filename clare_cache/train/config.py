@@ -12,7 +12,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 class OptimiserConfig(BaseModel):
     """How one head is optimised. The defaults are RINE's: Adam, 1e-3, constant."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = Field(default=1e-3, gt=0)
@@ -43,7 +43,7 @@ class OptimiserConfig(BaseModel):
 class TrainConfig(BaseModel):
     """One pass over the data for all heads."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=128, ge=2)

@@ -147,13 +147,17 @@ def test_spellings_of_changes(text, expected):
 
 
 def test_values_are_what_they_look_like():
-    assert [read_value(t) for t in ("1", "1.5", "1e-3", "null", "end")] == [
-        1,
-        1.5,
-        1e-3,
-        None,
-        "end",
-    ]
+    texts = {"1": 1, "1.5": 1.5, "1e-3": 1e-3, "null": None, "end": "end", "nan": "nan"}
+    assert [read_value(text) for text in texts] == list(texts.values())
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_no_setting_is_infinite_or_no_number(value):
+    for options in ({}, {"sample": 1}):
+        with pytest.raises(RecipeError, match=r"lr: Input should be a finite number"):
+            parse([f"train.lr={value},{value}"], head=HEADS[0], **options)
+    with pytest.raises(RecipeError, match=r"lr: Input should be a finite number"):
+        parse(head={"family": "linear", "optimiser": {"lr": float(value)}})
 
 
 def test_all_faults_are_told_at_once():
