@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clare_cache.cli.options import AsJson, ManifestFile, Root, Workers
-from clare_cache.cli.output import (
-    count,
-    print_failures,
-    print_json,
-    print_result,
-    print_table,
-    say,
-)
+from clare_cache.cli.output import count, print_failures, print_json, print_result, print_table, say
 from clare_cache.cli.progress import show_progress
 
 if TYPE_CHECKING:

@@ -18,14 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from clare_cache.data.orders import Positions
-from clare_cache.data.regions import (
-    PATCHES,
-    REGIONS,
-    SHAPE,
-    describe_regions,
-    region_boxes,
-    stored,
-)
+from clare_cache.data.regions import PATCHES, REGIONS, SHAPE, describe_regions, region_boxes, stored
 from clare_cache.data.residence import Residence, choose_residence
 from clare_cache.data.rows import Features, ResidentRows, RowSource, StreamedRows
 from clare_cache.errors import StoreError, TrainError

@@ -11,11 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clare_cache.store import CommitRecord, Store
-from clare_cache.store.records import (
-    check_request,
-    each_record,
-    request_names,
-)
+from clare_cache.store.records import check_request, each_record, request_names
 
 WINDOW_SECONDS = 900.0
 """The rate is that of the last quarter of an hour before the newest commit."""

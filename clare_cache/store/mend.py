@@ -16,10 +16,7 @@ import pyarrow.parquet as pq
 from clare_cache.errors import StoreError
 from clare_cache.store.metadata import array_metadata, entry_of, group_metadata, index_file
 from clare_cache.store.place import Place
-from clare_cache.store.records import (
-    block_files,
-    read_record_file,
-)
+from clare_cache.store.records import block_files, read_record_file
 from clare_cache.store.schema import (
     COMMITS_FOLDER,
     FEATURES_FOLDER,

@@ -25,17 +25,8 @@ from clare_cache.store.finite import are_finite
 from clare_cache.store.lock import LOCK_FILE, is_left_behind, setup_lock
 from clare_cache.store.metadata import array_metadata, group_metadata, index_file
 from clare_cache.store.place import Place, open_place, sweep
-from clare_cache.store.reader import (
-    Store,
-    open_array,
-    read_stored,
-)
-from clare_cache.store.records import (
-    each_record,
-    read_ledger,
-    read_record,
-    read_records,
-)
+from clare_cache.store.reader import Store, open_array, read_stored
+from clare_cache.store.records import each_record, read_ledger, read_record, read_records
 from clare_cache.store.schema import (
     BLOCK_ROWS,
     COMMITS_FOLDER,

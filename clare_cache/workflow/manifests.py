@@ -6,15 +6,7 @@ from pathlib import Path
 
 from clare_cache.errors import ManifestError, raise_faults
 from clare_cache.images import probe
-from clare_cache.manifest import (
-    LAYOUTS,
-    BuildResult,
-    Count,
-    Manifest,
-    Options,
-    assemble,
-    build,
-)
+from clare_cache.manifest import LAYOUTS, BuildResult, Count, Manifest, Options, assemble, build
 from clare_cache.manifest.catalogue import read_data_set
 from clare_cache.manifest.journal import Journal
 from clare_cache.types import Failure, OnProgress, ignore_progress
