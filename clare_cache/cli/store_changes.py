@@ -18,7 +18,7 @@ from clare_cache.cli.options import (
     Workers,
     split_names,
 )
-from clare_cache.cli.output import count, print_json, print_result, spoken_bytes
+from clare_cache.cli.output import count, print_json, print_result, say, spoken_bytes
 from clare_cache.cli.progress import show_progress
 
 INCOMPLETE = 3
@@ -91,6 +91,8 @@ def merge(
 
     with show_progress() as on_progress:
         report = merge_stores(out, stores, block_rows=block_rows, on_progress=on_progress)
+    for note in report.notes:
+        say(note)
     if json:
         print_json(vars(report))
         return
@@ -177,6 +179,8 @@ def export(
             rows_per_file=rows_per_file,
             on_progress=on_progress,
         )
+    for note in report.notes:
+        say(note)
     if json:
         print_json(vars(report))
     else:

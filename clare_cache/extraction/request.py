@@ -75,12 +75,18 @@ def _check_once(place: Place, name: str) -> None:
     check_request(place, name)
 
 
-def read_all_requests(place: Place) -> dict[int, tuple[str, ...]]:
-    """Row → paths, of every request together; damaged ones are left out."""
+def read_all_requests(place: Place, notes: list[str] | None = None) -> dict[int, tuple[str, ...]]:
+    """Row → paths, of every request together; altered ones are left out, which `notes` tells."""
     paths: dict[int, dict[str, None]] = {}
     for name in request_names(place):
         data = place.read(name)
         if request_name([data]) != name:
+            if notes is not None:
+                notes.append(
+                    f"store {place}: {name} was altered since it was written and is left out, so "
+                    "paths of images may be lacking. `clare-cache store repair` with the "
+                    "--manifest that was extracted writes it anew."
+                )
             continue
         table = pq.read_table(io.BytesIO(data))
         for row, path in zip(table["row"].to_pylist(), table["path"].to_pylist(), strict=True):

@@ -28,7 +28,8 @@ PIECE_NBYTES = 64 * 2**20
 class ExportReport:
     """What is in an export: its images and files, those written by this call, images left out.
 
-    An image is left out when one of the arrays has no row for it.
+    An image is left out when one of the arrays has no row for it. `notes` tells of altered
+    requests, whose paths are not known.
     """
 
     out: Path
@@ -36,6 +37,7 @@ class ExportReport:
     n_files: int
     n_written: int
     n_left_out: int
+    notes: tuple[str, ...] = ()
 
 
 def export_store(
@@ -58,7 +60,8 @@ def export_store(
     """
     out = Path(out)
     _refuse(store, form=form, arrays=arrays, view=view)
-    table, n_left_out = _table(store, [f"{view}/{name}" for name in arrays], manifest)
+    notes: list[str] = []
+    table, n_left_out = _table(store, [f"{view}/{name}" for name in arrays], manifest, notes)
     rows_per_file = rows_per_file or ROWS_PER_FILE[form]
     _begin(
         out,
@@ -93,7 +96,7 @@ def export_store(
             n_written += 1
         done += file.n_images
         on_progress(Progress(what="export", done=done, total=len(table), unit="image"))
-    return ExportReport(out, len(table), len(files), n_written, n_left_out)
+    return ExportReport(out, len(table), len(files), n_written, n_left_out, tuple(notes))
 
 
 def _refuse(store: Store, *, form: str, arrays: Sequence[str], view: str) -> None:
@@ -120,14 +123,14 @@ def _refuse(store: Store, *, form: str, arrays: Sequence[str], view: str) -> Non
 
 
 def _table(
-    store: Store, keys: Sequence[str], manifest: Manifest | None
+    store: Store, keys: Sequence[str], manifest: Manifest | None, notes: list[str]
 ) -> tuple[pd.DataFrame, int]:
     """A line per exported image, by split and then by row (so that chunks are read in order)."""
     present = np.logical_and.reduce([store[key].present for key in keys])
     if manifest is None:
         image_ids = store.image_ids
         rows = store.rows_of(image_ids).tolist()
-        asked = read_all_requests(store.place)
+        asked = read_all_requests(store.place, notes)
         paths = [asked.get(row, (image,))[0] for row, image in zip(rows, image_ids, strict=True)]
         table = pd.DataFrame({"image_id": image_ids, "path": paths}, dtype="string")
     else:

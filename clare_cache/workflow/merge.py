@@ -37,6 +37,8 @@ class MergeReport:
     n_failed: int
     n_blocks: int
     n_written: int
+    notes: tuple[str, ...] = ()
+    """What to know of: requests that were altered, and are not in it."""
 
 
 def merge(
@@ -64,7 +66,7 @@ def merge(
     writer.declare([replace(entry, chunk_rows=0) for entry in entries.values()])
     writer.add_images({image for source in sources for image in source.image_ids})
     rows = [writer.store.rows_of(source.image_ids) for source in sources]
-    _write_request(writer, sources, rows)
+    notes = _write_request(writer, sources, rows)
     from_row = [
         _inverse(source, into, writer.store.n_rows)
         for source, into in zip(sources, rows, strict=True)
@@ -89,6 +91,7 @@ def merge(
         n_failed=len({line.image_id for line in merged.ledger()}),
         n_blocks=total,
         n_written=n_written,
+        notes=tuple(notes),
     )
 
 
@@ -135,18 +138,20 @@ def _inverse(source: Store, into: NDArray[np.int64], n_rows: int) -> NDArray[np.
 
 def _write_request(
     writer: StoreWriter, sources: Sequence[Store], rows: Sequence[NDArray[np.int64]]
-) -> None:
-    """What all of them were asked for, as one request."""
+) -> list[str]:
+    """What all of them were asked for, as one request; a note for each that was altered."""
+    notes: list[str] = []
     paths: dict[int, set[str]] = {}
     for source, into in zip(sources, rows, strict=True):
         here = dict(zip(source.rows_of(source.image_ids).tolist(), into.tolist(), strict=True))
-        for row, found in read_all_requests(source.place).items():
+        for row, found in read_all_requests(source.place, notes).items():
             paths.setdefault(here[row], set()).update(found)
     if paths:
         asked = sorted(paths)
         write_request(
             writer.place, np.array(asked, np.int64), [sorted(paths[row]) for row in asked]
         )
+    return notes
 
 
 def _ledger(writer: StoreWriter, sources: Sequence[Store], key: str) -> dict[int, LedgerLine]:

@@ -152,6 +152,50 @@ class ExecutorContract:
             )
 
 
+@pytest.mark.parametrize("lasts", [False, True])
+def test_a_task_of_a_job_array_tries_its_blocks_again(tmp_path, monkeypatch, lasts):
+    """`--shard-index` has no scheduler to do so: the block is tried three times in this process."""
+    monkeypatch.setattr("clare_cache.extraction.attempts.PAUSES", (0.0, 0.0))
+    images = write_images(tmp_path / "images", 8)
+    tried = []
+
+    class Away:
+        def load(self):
+            return [FakeBackbone(before_call=self.fail)]
+
+        def fail(self, n):
+            tried.append(n)
+            if lasts or len(tried) <= 2:
+                raise OSError("the server is away")
+
+    def extract(shard, source):
+        return extract_features(
+            tmp_path / "store",
+            images,
+            root=tmp_path / "images",
+            backbones=source,
+            features=["mean"],
+            block_rows=2,
+            batch_size=2,
+            shard=shard,
+        )
+
+    if lasts:
+        with pytest.raises(ExtractError, match="block 1 failed 3 times, last with OSError: the"):
+            extract((1, 2), Away())
+        assert len(tried) == 3
+        return
+    report = extract((1, 2), Away())
+    assert [note for note in report.notes if "tried again" in note] == [
+        "block 1 was tried again after OSError: the server is away"
+    ] * 2
+    assert len(tried) == 4, "block 1 three times, block 3 once"
+    extract((0, 2), FakeSource())
+    store = open_store(tmp_path / "store")
+    assert verify(store) == []
+    assert store["clean/mean"].present.all()
+
+
 class FakeSource:
     """A `BackboneSource` that travels."""
 

@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from clare_cache.errors import StoreError
+from clare_cache.extraction.request import read_all_requests, write_request
 from clare_cache.manifest import Manifest
 from clare_cache.store import ArrayEntry, BlockData, create_store, open_store
 from clare_cache.types import ArraySpec
 from clare_cache.workflow import export
 from clare_cache.workflow.export import export_store
+from clare_cache.workflow.merge import merge
 
 EMBEDDING = ArraySpec("clip_embedding", (8,), ("channel",), "float16", "a vector")
 TOKENS = ArraySpec("clip_block_cls", (3, 4), ("block", "channel"), "float16", "three vectors")
@@ -245,3 +247,34 @@ def test_the_command_ends_with_status_3_where_images_are_left_out(
     done = command("store", "export", "store", "all", "--json", folder=tmp_path)
     assert done.status == 0
     assert json.loads(done.out)["n_images"] == 10
+
+
+def test_a_request_that_was_altered_is_told_and_left_out(store, tmp_path):
+    """By export and by merge; the paths of the other requests are still known."""
+    place = store.place
+    kept = write_request(place, np.arange(0, 5), [(f"a/{n}.png",) for n in range(5)])
+    lost = write_request(place, np.arange(5, 10), [(f"b/{n}.png",) for n in range(5, 10)])
+    exported = export_store(store, tmp_path / "whole", arrays=["clip_embedding"])
+    assert exported.notes == ()
+    (tmp_path / "store" / lost).write_bytes((tmp_path / "store" / kept).read_bytes())
+    sentence = (
+        f"store {place}: {lost} was altered since it was written and is left out, so paths of "
+        "images may be lacking. `clare-cache store repair` with the --manifest that was "
+        "extracted writes it anew."
+    )
+    assert export_store(store, tmp_path / "part", arrays=["clip_embedding"]).notes == (sentence,)
+    paths = pd.read_parquet(tmp_path / "part/metadata/metadata_0000.parquet")["image_path"]
+    assert paths.tolist() == [*(f"a/{n}.png" for n in range(5)), *IDS[5:10]]
+    assert merge(tmp_path / "merged", [tmp_path / "store"]).notes == (sentence,)
+    assert read_all_requests(open_store(tmp_path / "merged").place) == {
+        n: (f"a/{n}.png",) for n in range(5)
+    }
+
+
+def test_the_command_tells_of_altered_requests(store, tmp_path, command):
+    lost = write_request(store.place, np.arange(10), [(f"a/{n}.png",) for n in range(10)])
+    (tmp_path / "store" / lost).write_bytes(b"x")
+    for arguments in (("export", "store", "out"), ("merge", "merged", "store")):
+        done = command("store", *arguments, folder=tmp_path)
+        assert done.status == 0, done.err
+        assert f"{lost} was altered since it was written and is left out, so paths" in done.err
