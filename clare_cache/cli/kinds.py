@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from clare_cache.cli.output import print_table, say
+from clare_cache.cli.output import count, print_table, say
 
 if TYPE_CHECKING:
     from clare_cache.manifest import Manifest
@@ -33,6 +33,12 @@ def print_kinds(manifest: "Manifest") -> None:
         lines = [*lines[:MOST_GENERATORS], more]
     lines.append(("all", *map(_number, counts.sum().to_numpy())))
     print_table(("images", *(name or "no split" for name in splits), "all"), lines)
+    if "" in counts and (missing := int(counts[""].sum())):
+        divides = "" if splits == [""] else " --rest"
+        say(
+            f"{count(missing, 'image')} without a split: train-head and evaluate pass over them; "
+            f"`clare-cache manifest split{divides}` divides them"
+        )
     for label, name in enumerate(LABELS):
         if label not in counts.index.get_level_values("label"):
             say(f"no image is {name}: a head needs both to train and to be scored")

@@ -81,7 +81,10 @@ def build(
     ] = [],  # noqa: B006
     label: Annotated[
         list[str],
-        typer.Option(help="Tables: WORD=real or WORD=fake, what a word of theirs means."),
+        typer.Option(
+            help="Tables and folder: WORD=real or WORD=fake, what a label or a folder of yours "
+            "means; repeatable."
+        ),
     ] = [],  # noqa: B006
     strict: Annotated[
         bool, typer.Option(help="Data sets: status 1 when a count is not the expected one.")
@@ -289,7 +292,7 @@ def split(
     print_result(f"{output}: " + ", ".join(f"{k} {counts.get(k, 0)}" for k in shares))
     print_kinds(divided)
     there = set(zip(rows["split"], rows["generator"], strict=True))
-    for name in shares:
+    for name in () if rest else shares:
         lacking = [g for g in sorted(rows["generator"].unique()) if (name, g) not in there]
         if lacking:
             say(

@@ -38,7 +38,7 @@ from clare_cache.cli.options import (
     read_batch_size,
     split_names,
 )
-from clare_cache.cli.output import print_failures, print_json, print_result, print_table, say
+from clare_cache.cli.output import count, print_failures, print_json, print_result, print_table, say
 from clare_cache.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def extract(
         "retry_failed": retry_failed,
         "codec": _codecs(codec),
     }
+    shard = _shard(shard_index, num_shards)
     rows = Manifest.read(manifest)
     if dry_run:
         print_estimate(estimate(rows, store, **asked), title=store, n_workers=1, json=json)
@@ -168,22 +169,26 @@ def extract(
             compiled=compiled,
             cluster=cluster,
             dask=dask,
-            shard=_shard(shard_index, num_shards),
+            shard=shard,
             on_progress=on_progress,
         )
     if json:
         print_json({**vars(report), "failures": [vars(line) for line in report.failures]})
     else:
         print_result(
-            f"{store}: {report.n_images} images asked for, {report.n_settled_before} were there, "
+            f"{store}: {count(report.n_images, 'image')} asked for, {report.n_settled_before} were "
+            f"there, "
             f"{report.n_decoded} extracted now, {report.n_failed} in the ledger"
         )
         if report.n_decoded:
             _print_timing(report)
     for note in report.notes:
         say(note)
+    if shard is not None and not report.n_images:
+        _say_idle(store, *shard)
     if report.failures:
-        say(f"{report.n_failed} images could not be used (--retry-failed tries them again):")
+        images = count(report.n_failed, "image")
+        say(f"{images} could not be used (--retry-failed tries again):")
         by_image = {line.image_id: vars(line) for line in report.failures}
         print_failures(list(by_image.values()))
         raise typer.Exit(3)
@@ -209,6 +214,20 @@ def _shard(index: int | None, count: int | None) -> tuple[int, int] | None:
             "one less than the number"
         )
     return index, count
+
+
+def _say_idle(store: str, index: int, number: int) -> None:
+    """Why a task of a job array had nothing to do: there are fewer blocks than tasks."""
+    from clare_cache.store import open_store
+
+    found = open_store(store)
+    rows = found.description.block_rows
+    say(
+        f"shard {index} of {number} has nothing to do: shards take turns at blocks, and "
+        f"{count(found.n_rows, 'row')} in blocks of {rows} are "
+        f"{count(-(-found.n_rows // rows), 'block')}. A new store made with a smaller --block-rows "
+        "has more."
+    )
 
 
 def _print_timing(report: "ExtractReport") -> None:

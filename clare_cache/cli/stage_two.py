@@ -214,13 +214,17 @@ def predict(
     json: AsJson = False,
 ) -> None:
     """Score new images: probability of fake, verdict, or the reason why there is none."""
-    from clare_cache.workflow.prediction import image_files
+    from clare_cache.workflow.prediction import image_files, unproven_weights
     from clare_cache.workflow.prediction import predict as predict_images
 
+    notes: list[str] = []
+    files = image_files(images, notes)
+    for note in [*notes, *unproven_weights(run, clip=clip)]:
+        say(note)
     with show_progress() as on_progress:
         table = predict_images(
             run,
-            image_files(images),
+            files,
             boxes=boxes,
             root=root,
             sd=sd,

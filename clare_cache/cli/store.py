@@ -86,7 +86,7 @@ def info(
         ],
         title=str(store),
     )
-    print_result(f"{len({line.image_id for line in lines})} images in the ledger")
+    print_result(f"{count(len({line.image_id for line in lines}), 'image')} in the ledger")
     if ledger:
         for line in lines:
             print_result(f"{line.view}/{line.array}\t{line.path}\t{line.stage}: {line.reason}")

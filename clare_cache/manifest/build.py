@@ -77,7 +77,10 @@ def build(
     contradictory: list[str] = []
     if not listing.keeps_repeats:
         entries, n_repeated, contradictory = _each_once(entries)
-    refuse(asked, *listing.faults, ungrouped, contradictory, advice=listing.advice)
+    advice = listing.advice
+    if ungrouped and not any((*listing.faults, contradictory)):
+        advice = "Correct --group: it has to find the group in every path."
+    refuse(asked, *listing.faults, ungrouped, contradictory, advice=advice)
     absent = [_absence(entry) for entry in entries if entry.absent_from]
     entries = [entry for entry in entries if not entry.absent_from]
     contents = list(
@@ -152,14 +155,17 @@ def _what(layout: Layout, root: Path, options: Options) -> str:
 
 def _grouped(entries: Sequence[Entry], pattern: re.Pattern[str]) -> tuple[list[Entry], list[str]]:
     """The entries with the group that the pattern captures, and a fault where it captures none."""
-    grouped, faults = [], []
+    grouped, others = [], []
     for entry in entries:
         match = pattern.search(entry.path)
         if match and match[1]:
             grouped.append(replace(entry, group=match[1]))
         else:
-            faults.append(f"{entry.path}: group pattern '{pattern.pattern}' captures nothing")
-    return grouped, faults
+            others.append(entry.path)
+    if not others:
+        return grouped, []
+    more = f", as in {len(others) - 1} of the other {len(entries) - 1} paths" if others[1:] else ""
+    return grouped, [f"{others[0]}: group pattern '{pattern.pattern}' captures nothing{more}"]
 
 
 def _each_once(entries: Sequence[Entry]) -> tuple[list[Entry], int, list[str]]:
@@ -219,6 +225,7 @@ def _compiled(group_pattern: str | None) -> re.Pattern[str] | None:
     if pattern.groups != 1:
         raise ManifestError(
             f"group pattern '{group_pattern}': expected one capturing group, found "
-            f"{pattern.groups}. Write '(…)' around the part of the path that names the video."
+            f"{pattern.groups}. Write '(…)' around the part of the path that names the video, and "
+            "'(?:…)' for any other bracket."
         )
     return pattern

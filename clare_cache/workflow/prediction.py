@@ -1,6 +1,8 @@
 """New image files → score and verdict, through the same features as in training."""
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from scipy.special import expit
 from clare_cache.backbones.numerics import pick_device
 from clare_cache.data.regions import PATCHES, REGIONS, describe_regions, placed_regions, stored
 from clare_cache.errors import HeadError, ImageError
+from clare_cache.evaluate import read_config
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features
 from clare_cache.images import decode, prepare_picture
@@ -98,26 +101,47 @@ def predict(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def image_files(paths: Sequence[str | Path]) -> list[Path]:
+def image_files(paths: Sequence[str | Path], notes: list[str] | None = None) -> list[Path]:
     """The given files, and the image files below the given folders, sorted; links are followed. A
-    folder that cannot be read is among them: it is told in the table.
+    folder that cannot be read is among them: it is told in the table, and so is a file that is
+    gone where others are there. `notes` tells of files without an image's suffix.
 
-    Raises ImageError when that is nothing.
+    Raises ImageError when that is nothing, and when none of the paths is there.
     """
+    if not any(os.path.lexists(path) for path in paths):
+        names = ", ".join(map(str, paths))
+        raise ImageError("read", f"images were expected in {names}, found no such file or folder")
     found: list[Path] = []
+    left_out: Counter[str] = Counter()
     for path in map(Path, paths):
         if path.is_dir():
-            inside = files_below(path)
-            unread_or_there = (Path(p.filename) if isinstance(p, OSError) else p for p in inside)
-            found += sorted(
-                p for p in unread_or_there if p.suffix.lower() in IMAGE_SUFFIXES or p.is_dir()
-            )
+            inside = [Path(p.filename) if isinstance(p, OSError) else p for p in files_below(path)]
+            taken = [p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES or p.is_dir()]
+            left_out.update(p.suffix.lower() or "nothing" for p in set(inside).difference(taken))
+            found += sorted(taken)
         else:
             found.append(path)
     if not found:
         names = ", ".join(map(str, paths))
         raise ImageError("read", f"images were expected in {names}, found none")
+    if left_out and notes is not None:
+        counted = ", ".join(f"{n} ending in {suffix}" for suffix, n in sorted(left_out.items()))
+        notes.append(f"left out, no image suffix: {counted}")
     return found
+
+
+def unproven_weights(run: str | Path, *, clip: str | None) -> list[str]:
+    """A sentence where nothing can show that these are the weights behind a head's features: its
+    checkpoint was imported, and names none."""
+    config = read_config(Path(run))
+    known = sorted({source for source in config.get("sources", {}).values() if source})
+    if not config.get("imported") or clip is None or clip in known:
+        return []
+    return [
+        f"{run}: the imported file does not say on which weights its head stands; its authors' are "
+        f"{', '.join(known) or 'not known'}, and nothing here shows that {clip} has the same. With "
+        "others the scores mean nothing."
+    ]
 
 
 def _boxes_of(

@@ -95,6 +95,21 @@ def test_verify_finds_a_flipped_bit(command, faces):
     assert "altered chunk: features.zarr/clean/clip_embedding/c/0/0" in done.out
 
 
+def test_a_task_of_a_job_array_without_a_block_says_why(command, faces):
+    done = command(
+        "extract", "m.csv", "store", *EXTRACT, "--shard-index", "3", "--num-shards", "9",
+        folder=faces,
+    )  # fmt: skip
+    assert done.status == 0
+    assert done.out == (
+        "store: 0 images asked for, 0 were there, 0 extracted now, 0 in the ledger\n"
+    )
+    assert done.err.endswith(
+        "shard 3 of 9 has nothing to do: shards take turns at blocks, and 31 rows in blocks of 256 "
+        "are 1 block. A new store made with a smaller --block-rows has more.\n"
+    )
+
+
 def test_interrupted_extract_prints_the_line_to_resume(command, tmp_path):
     from clare_cache.workflow.demo import make_images
 

@@ -12,6 +12,7 @@ from clare_cache.heads import build_head
 from clare_cache.heads.authors import export_head
 from clare_cache.recipe import read_recipe
 from clare_cache.store import open_store
+from clare_cache.workflow.prediction import unproven_weights
 
 
 @pytest.fixture
@@ -74,8 +75,17 @@ def test_an_imported_head_scores_a_store_and_images(command, demo, ufd_file, tmp
     expected = features.astype(np.float64) @ weights["weight"].double().numpy()[0]
     np.testing.assert_allclose(found["log_odds"], expected, rtol=1e-4, atol=1e-5)
     image = demo.images / found["path"][0]
+    assert done.err.endswith(
+        "ufd: Which generators the head was trained on is not recorded (it was imported): for it "
+        "none is called seen or unseen.\n"
+    )
     done = command("predict", "ufd", str(image), "--clip", "tiny", "--json", folder=tmp_path)
     assert done.status == 0, done.err
+    assert (
+        "ufd: the imported file does not say on which weights its head stands; its authors' are "
+        "not known, and nothing here shows that tiny has the same. With others the scores mean "
+        "nothing.\n"
+    ) in done.err
     (row,) = json.loads(done.out)
     assert row["score"] == pytest.approx(found["score"][0], abs=1e-3)
     assert row["verdict"] == ("fake" if found["score"][0] > 0.5 else "real")
@@ -185,6 +195,12 @@ def test_a_released_head_can_predict_at_once(tmp_path):
         "--clip ViT-L-14-quickgelu:openai --geometry center-crop",
         f"clare-cache evaluate {run} --store STORE --manifest MANIFEST",
     ]
+    openai = "ViT-L-14-quickgelu:openai"
+    assert unproven_weights(run, clip=None) == unproven_weights(run, clip=openai) == []
+    assert (
+        f"its authors' are {openai}, and nothing here shows that random:ViT-L-14-quickgelu"
+        in (unproven_weights(run, clip="random:ViT-L-14-quickgelu")[0])
+    )
 
 
 def test_from_python(ufd_file):

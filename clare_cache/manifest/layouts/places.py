@@ -7,6 +7,7 @@ any `real`/`fake` tree.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from types import MappingProxyType
 
 from clare_cache.types import FAKE, REAL
 
@@ -37,23 +38,32 @@ class Place:
     generator: str
 
 
-def place_of(path: PurePosixPath, *, root_name: str) -> Place | None:
+NO_WORDS: Mapping[str, int] = MappingProxyType({})
+
+
+def place_of(
+    path: PurePosixPath, *, root_name: str, words: Mapping[str, int] = NO_WORDS
+) -> Place | None:
     """What the folders of a path say, or None when none of them names a label.
+
+    `words` are the user's own names of label folders, in lower case.
 
     Label and split come from the folder nearest to the root that names one, in any case; whether
     others agree is for `contradictions_of` to say. The other folders above the label are the
     source (the root's name if there are none). A fake's generator is the first folder below the
-    label, else the first folder of the source.
+    label, else the label folder where the user named it, else the first folder of the source.
     """
     folders = path.parts[:-1]
     splits = [SPLIT_FOLDERS[f.lower()] for f in folders if f.lower() in SPLIT_FOLDERS]
     folders = tuple(f for f in folders if f.lower() not in SPLIT_FOLDERS)
-    at = next((i for i, f in enumerate(folders) if f.lower() in LABEL_FOLDERS), None)
+    labels = {**LABEL_FOLDERS, **words}
+    at = next((i for i, f in enumerate(folders) if f.lower() in labels), None)
     if at is None:
         return None
     above, below = folders[:at], folders[at + 1 :]
-    label = LABEL_FOLDERS[folders[at].lower()]
-    maker = next(iter((*below, *above)), "fake")
+    label = labels[folders[at].lower()]
+    own = folders[at : at + 1] if folders[at].lower() in words else ()
+    maker = next(iter((*below, *own, *above)), "fake")
     return Place(
         label=label,
         split=splits[0] if splits else "",
@@ -62,10 +72,10 @@ def place_of(path: PurePosixPath, *, root_name: str) -> Place | None:
     )
 
 
-def contradictions_of(path: PurePosixPath) -> list[str]:
+def contradictions_of(path: PurePosixPath, words: Mapping[str, int] = NO_WORDS) -> list[str]:
     """What the folders of a path say twice and differently, one sentence each."""
     kinds: tuple[tuple[str, Mapping[str, int | str]], ...] = (
-        ("both labels", LABEL_FOLDERS),
+        ("both labels", {**LABEL_FOLDERS, **words}),
         ("several splits", SPLIT_FOLDERS),
     )
     found = []
