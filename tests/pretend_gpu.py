@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -83,6 +84,9 @@ class PretendGpu(TorchFunctionMode):
             return args[0]
         asked = given.pop("device", None)
         given.pop("pin_memory", None)
+        if isinstance(func, OpOverload) and asked == HOST:
+            # Of a recorded list: there a card's name would stand, had it been recorded on one.
+            asked = CARD
         self._check_generator(args, given, asked)
         found = func(*args, **given)
         if asked is not None:

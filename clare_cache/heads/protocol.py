@@ -97,7 +97,8 @@ class Head(nn.Module, ABC):
     option_rules: ClassVar[Mapping[str, Option]] = {}
     stackable: ClassVar[bool] = False
     """Whether heads of equal options and shapes differ in nothing but the values of their tensors,
-    and draw no chance but through `F.dropout`: then training stacks them."""
+    draw no chance but through `F.dropout`, and count nothing outside of tensors: then training
+    stacks them, and replays the operations of an earlier step."""
     stackable_options: ClassVar[tuple[str, ...]] = ()
     """Options that are such tensors, as buffers that are not saved."""
 

@@ -14,7 +14,9 @@ from torch import Tensor
 from clare_cache.errors import HeadError
 from clare_cache.heads import HeadOutput, build_head, load_head, save_head
 from clare_cache.heads.protocol import BankHead, Head, TextTower
-from clare_cache.train.stack import Masks, Stack, stack_heads
+from clare_cache.train.masks import Masks
+from clare_cache.train.recording import RECORD_AT
+from clare_cache.train.stack import Stack, stack_heads
 
 N_IMAGES = 6
 TOLERANCE = 1e-5
@@ -219,6 +221,14 @@ def _stacked(heads: list[Head]) -> Iterator[str]:
     losses = stack.losses(rows, _labels(N_IMAGES), seeds=[1, 2], masks=Masks("check"))
     if tuple(losses.shape) != (2,):
         yield f"losses in a stack: expected one for each of 2 heads, found {tuple(losses.shape)}"
+        return
+    given: dict[str, Any] = {"labels": _labels(N_IMAGES), "seeds": [1, 2], "masks": Masks("check")}
+    for _ in range(RECORD_AT):
+        stack.learn(rows, **given, is_live=torch.ones(2, dtype=torch.bool))
+    other = {name: value.flip(0) for name, value in rows.items()}
+    recorded, _ = stack.learn(other, **given, is_live=torch.ones(2, dtype=torch.bool))
+    again = stack.losses(other, **given)
+    yield from _differ("losses by the operations of an earlier step", recorded, again)
 
 
 def _differ(

@@ -22,9 +22,10 @@ from clare_cache.heads.protocol import BankHead
 from clare_cache.seeds import generator_for
 from clare_cache.train.checkpoint import Checkpoint, Place
 from clare_cache.train.config import Selection
+from clare_cache.train.masks import Masks
 from clare_cache.train.members import Cohort, Member, State, Trained, finish, judge, plateau_of
 from clare_cache.train.score import Rows, batches_in_order, score_stacks, to_device
-from clare_cache.train.stack import Masks, Stack, stack_heads
+from clare_cache.train.stack import Stack, stack_heads
 from clare_cache.train.teacher import Teacher
 from clare_cache.train.tracking import OnEpoch, ignore_epoch
 from clare_cache.types import OnProgress, Progress, ignore_progress

@@ -19,33 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from clare_cache.heads.protocol import Head
-from clare_cache.seeds import seed_for
-
-MASK_CACHE_BYTES = 2**28
-"""Masks of one step that other stacks may meet again are kept up to this size."""
-
-
-class Masks:
-    """Dropout masks of one training step: functions of a member's seed and the call's number."""
-
-    def __init__(self, place: str) -> None:
-        self._place = place
-        self._kept: dict[tuple[Any, ...], Tensor] = {}
-        self._nbytes = 0
-
-    def draw(self, seed: int, number: int, shape: torch.Size, p: float, like: Tensor) -> Tensor:
-        """0 with probability `p`, else 1 / (1 − p), on the device of `like` and in its dtype."""
-        key = (seed, number, shape, p, like.device, like.dtype)
-        if key in self._kept:
-            return self._kept[key]
-        generator = torch.Generator(device=like.device)
-        generator.manual_seed(seed_for(seed, "train", f"dropout/{self._place}/{number}") % 2**63)
-        mask = torch.empty(shape, dtype=like.dtype, device=like.device)
-        mask.bernoulli_(1 - p, generator=generator).div_(1 - p)
-        self._nbytes += mask.nbytes
-        if self._nbytes <= MASK_CACHE_BYTES:
-            self._kept[key] = mask
-        return mask
+from clare_cache.train.masks import Masks
+from clare_cache.train.recording import Found, Recorder
 
 
 class Stack:
@@ -61,6 +36,7 @@ class Stack:
         self.trainable: dict[str, Tensor] = {}
         self._each: dict[str, Tensor] = {}
         self._template = _WithLoss(self.heads[0])
+        self._recorders: dict[tuple[Any, ...], Recorder] = {}
         if len(self.heads) == 1:
             self.trainable = {
                 name: value
@@ -93,6 +69,49 @@ class Stack:
             else:
                 self._each[name] = stacked
 
+    def learn(
+        self,
+        features: Mapping[str, Tensor],
+        labels: Tensor,
+        *,
+        is_live: Tensor,
+        seeds: Sequence[int],
+        masks: Masks,
+        shares: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor | None]]:
+        """Each member's training loss (n,) on one batch, and by parameter the gradients (n, *shape)
+        of those that are live (n,) and whose loss is finite; None for a parameter without any.
+        The gradients of a single head have its own shapes. `shares` (n,) is label smoothing, see
+        `losses`; `seeds` must be the same in every call.
+        """
+        rows = {name: features[name] for name in self.heads[0].needs if name in features}
+        parts = (self.trainable, self._each, rows)
+        names = [list(part) for part in parts]
+
+        def step(given: Sequence[Tensor], masks: Masks) -> Found:
+            rest = iter(given)
+            trainable, each, rows = ({name: next(rest) for name in part} for part in names)
+            labels, is_live, *shares = rest
+            losses = self._losses(
+                {**trainable, **each}, rows, labels, *shares, seeds=seeds, masks=masks
+            )
+            found = losses.detach()
+            total = torch.where(is_live & found.isfinite(), losses, 0).sum()
+            weights = list(trainable.values())
+            gradients = torch.autograd.grad(total, weights, allow_unused=True)
+            return [found, *map(_laid_out, gradients, weights)]
+
+        given = [*(value for part in parts for value in part.values()), labels, is_live]
+        given += [shares] if shares is not None else []
+        if len(self) == 1:
+            found = step(given, masks)
+        else:
+            shown = (*rows.values(), labels)
+            kind = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in shown)
+            found = self._recorders.setdefault(kind, Recorder(step))(given, masks)
+        losses, *gradients = found
+        return cast(Tensor, losses), dict(zip(self.trainable, gradients, strict=True))
+
     def losses(
         self,
         features: Mapping[str, Tensor],
@@ -104,17 +123,29 @@ class Stack:
     ) -> Tensor:
         """Each member's training loss (n,) on one batch, its dropout drawn from its seed. Each
         moves its share `smoothing` of every label to the other class (none: 0)."""
-        shares = None
-        if any(smoothing):
-            shares = torch.tensor(smoothing).to(labels.device, non_blocking=True)
+        shares = torch.tensor(smoothing, device=labels.device) if any(smoothing) else None
+        weights = {**self.trainable, **self._each}
+        return self._losses(weights, features, labels, shares, seeds=seeds, masks=masks)
+
+    def _losses(
+        self,
+        weights: Mapping[str, Tensor],
+        features: Mapping[str, Tensor],
+        labels: Tensor,
+        shares: Tensor | None = None,
+        *,
+        seeds: Sequence[int],
+        masks: Masks,
+    ) -> Tensor:
         with _Dropout(seeds, masks, is_stacked=len(self) > 1):
             if len(self) == 1:
                 loss: Tensor = self._template(features, labels, shares)
                 return loss.view(1)
             return self._map(
+                weights,
                 lambda call: call(
                     features, labels, None if shares is None else shares[_Dropout.member]
-                )
+                ),
             )
 
     def scores(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -122,20 +153,21 @@ class Stack:
         if len(self) == 1:
             return self.heads[0](features).score[None]
         with _Dropout((), None, is_stacked=True):
-            return self._map(lambda call: call(features, None, None))
+            weights = {**self.trainable, **self._each}
+            return self._map(weights, lambda call: call(features, None, None))
 
-    def _map(self, ask: Callable[[Callable[..., Tensor]], Tensor]) -> Tensor:
-        names = {**self.trainable, **self._each}
-
+    def _map(
+        self, stacked: Mapping[str, Tensor], ask: Callable[[Callable[..., Tensor]], Tensor]
+    ) -> Tensor:
         def one(values: Mapping[str, Tensor], member: Tensor) -> Tensor:
             _Dropout.member = member
             weights = {f"head.{name}": value for name, value in values.items()}
             return ask(lambda *given: functional_call(self._template, weights, given))
 
-        members = torch.arange(len(self), device=next(iter(names.values())).device)
+        members = torch.arange(len(self), device=next(iter(stacked.values())).device)
         # vmap has no rule for the fused attention of CPUs, and falls back to a loop.
         with sdpa_kernel(SDPBackend.MATH):
-            found: Tensor = torch.vmap(one, randomness="error")(names, members)
+            found: Tensor = torch.vmap(one, randomness="error")(stacked, members)
         return found
 
 
@@ -154,6 +186,13 @@ def stack_heads(
             groups.append([])
         groups[-1].append(position)
     return sorted(group for groups in found.values() for group in groups)
+
+
+def _laid_out(gradient: Tensor | None, weights: Tensor) -> Tensor | None:
+    """In memory as the weights are: there optimisers are fastest."""
+    if gradient is None or gradient.stride() == weights.stride():
+        return gradient
+    return torch.empty_like(weights).copy_(gradient)
 
 
 def _kind(head: Head) -> tuple[object, ...]:

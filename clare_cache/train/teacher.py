@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from clare_cache.heads.protocol import Head
 from clare_cache.train.config import OptimiserConfig
+from clare_cache.train.masks import Masks
 from clare_cache.train.optimiser import build_optimiser, learning_rate
-from clare_cache.train.stack import Masks, Stack
+from clare_cache.train.stack import Stack
 
 AVERAGE = "average"
 """Name of the average weights in an optimiser's memory."""
@@ -88,6 +89,9 @@ class Teacher:
         device = next(iter(self.stack.trainable.values())).device
         n = len(self.stack)
         self._epoch = epoch
+        self._shares = None
+        if any(self._smoothing):
+            self._shares = torch.tensor(self._smoothing).to(device, non_blocking=True)
         self._loss_sum = torch.zeros(n, device=device)
         self._n_finite = torch.zeros(n, device=device)
         self._is_live = torch.ones(n, dtype=torch.bool, device=device)
@@ -102,30 +106,31 @@ class Teacher:
         for group in self._groups:
             for options in group.optimiser.param_groups:
                 options["lr"] = self._factors[group.first] * self._rate(group.config, step=number)
-        losses = self.stack.losses(
-            features, labels, seeds=self._seeds, masks=masks, smoothing=self._smoothing
+        losses, gradients = self.stack.learn(
+            features,
+            labels,
+            is_live=self._is_live,
+            seeds=self._seeds,
+            masks=masks,
+            shares=self._shares,
         )
         # No `.item()` here: on a GPU it would wait for each stack in turn.
-        found = losses.detach()
-        self._last_loss = torch.where(self._is_live, found, self._last_loss)
-        self._is_live = self._is_live & found.isfinite()
-        self._loss_sum += torch.where(self._is_live, found, 0)
+        self._last_loss = torch.where(self._is_live, losses, self._last_loss)
+        self._is_live = self._is_live & losses.isfinite()
+        self._loss_sum += torch.where(self._is_live, losses, 0)
         self._n_finite += self._is_live
-        torch.where(self._is_live, losses, 0).sum().backward()
         for group in self._groups:
-            self._hand_gradients(group)
+            self._hand_gradients(group, gradients)
             if group.config.clip_norm is not None:
-                _clip([p.grad for p in group.parameters.values()], group.config.clip_norm)
+                _clip(list(group.parameters.values()), group.config.clip_norm)
             group.optimiser.step()
             if group.config.average is not None:
                 _average(group, group.config.average)
-        for tensor in self.stack.trainable.values():
-            tensor.grad = None
         self.seconds += time.perf_counter() - began
 
-    def _hand_gradients(self, group: _Group) -> None:
+    def _hand_gradients(self, group: _Group, gradients: Mapping[str, Tensor | None]) -> None:
         for name, parameter in group.parameters.items():
-            gradient = self.stack.trainable[name].grad
+            gradient = gradients[name]
             if gradient is None:
                 parameter.grad = None
             elif len(self.stack) > 1:
@@ -228,11 +233,12 @@ def _average(group: _Group, decay: float) -> None:
             state[AVERAGE] = parameter.detach().clone()
 
 
-def _clip(gradients: Sequence[Tensor | None], max_norm: float) -> None:
+def _clip(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
     """Scales each member's gradients (n, …) so that their common L2 norm is at most `max_norm`."""
-    there = [gradient for gradient in gradients if gradient is not None]
-    norms = torch.stack([g.flatten(1).norm(dim=1) for g in there]).norm(dim=0)
+    there = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    norms = torch.stack([grad.flatten(1).norm(dim=1) for _, grad in there]).norm(dim=0)
     # As torch.nn.utils.clip_grad_norm_ does, with its guard against a norm of zero.
     scale = (max_norm / (norms + 1e-6)).clamp(max=1)
-    for gradient in there:
-        gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
+    for parameter, grad in there:
+        # Not in place: two parameters may share one gradient.
+        parameter.grad = grad * scale.view(-1, *[1] * (grad.ndim - 1))

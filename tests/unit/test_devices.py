@@ -13,13 +13,13 @@ from clare_cache.backbones import ClipConfig, ErrorMapConfig, load_backbones, lo
 from clare_cache.data import load
 from clare_cache.data.residence import Residence
 from clare_cache.heads import build_head
-from clare_cache.train import loop, stack
+from clare_cache.train import loop, recording, stack
 from clare_cache.train.config import OptimiserConfig
 from clare_cache.train.loop import Member, train_members
+from clare_cache.train.masks import Masks
 from clare_cache.train.members import State
 from clare_cache.train.numerics import numerics
 from clare_cache.train.score import score, to_device
-from clare_cache.train.stack import Masks
 from clare_cache.train.teacher import Teacher
 from tests.feature_data import make_manifest, make_store
 from tests.pretend_gpu import CARD, PretendGenerator, PretendGpu
@@ -132,8 +132,11 @@ def train_members_of(kind, tower, n_members, device):
 
 
 @pytest.mark.parametrize("kind", TRAINED, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("n_members", [1, 2])
-def test_heads_train_on_a_gpu_without_waiting_for_it(gpu, build_text_tower, kind, n_members):
+@pytest.mark.parametrize(("n_members", "record_at"), [(1, 0), (2, 0), (2, 1)])
+def test_heads_train_on_a_gpu_without_waiting_for_it(
+    gpu, build_text_tower, monkeypatch, kind, n_members, record_at
+):
+    monkeypatch.setattr(recording, "RECORD_AT", record_at)
     tower = build_text_tower(output_width=contract.SHAPES["clip_embedding"][0])
     heads, *given = train_members_of(kind, tower, n_members, "cpu")
     take_steps(*given)
@@ -143,6 +146,8 @@ def test_heads_train_on_a_gpu_without_waiting_for_it(gpu, build_text_tower, kind
         del gpu.waits[:]
         take_steps(teacher, *batch)
         assert gpu.waits == []
+        recorders = teacher.stack._recorders.values()
+        assert [r.is_recorded for r in recorders] == [record_at > 0] * (n_members > 1)
         for head in heads:
             assert on_card(gpu, [*head.parameters(), *head.buffers()])
         assert all(np.isfinite(lesson.train_loss) for lesson in teacher.end_epoch())
@@ -155,7 +160,8 @@ def test_heads_train_on_a_gpu_without_waiting_for_it(gpu, build_text_tower, kind
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", TRAINED, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
-def test_heads_train_on_a_card(build_text_tower, kind, precision):
+def test_heads_train_on_a_card(build_text_tower, monkeypatch, kind, precision):
+    monkeypatch.setattr(recording, "RECORD_AT", 1)
     tower = build_text_tower(output_width=contract.SHAPES["clip_embedding"][0])
     with numerics(precision, deterministic=False, device="cuda"):
         _, teacher, *batch = train_members_of(kind, tower, 2, "cuda")

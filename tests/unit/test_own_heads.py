@@ -202,6 +202,17 @@ WRONG = {
 }  # fmt: skip
 
 
+def test_a_stackable_head_that_counts_steps_outside_of_tensors_is_told(write):
+    text = GOOD.replace("    stackable = True", "    stackable, n_losses = True, 0")
+    text = text.replace(
+        "        return F.bin",
+        "        self.n_losses += 1\n        return min(1, 30 / self.n_losses) * F.bin",
+    )
+    write(text)
+    (fault,) = check_head("spread_heads:Spread", shapes=SHAPES)["in a stack it is what it is alone"]
+    assert fault.startswith("losses by the operations of an earlier step: expected the same to")
+
+
 @pytest.mark.parametrize("what", WRONG)
 def test_a_wrong_head_is_told_what_it_does_not_keep(write, what):
     changes, expected = WRONG[what]

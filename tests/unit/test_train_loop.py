@@ -19,8 +19,9 @@ from clare_cache.train import members
 from clare_cache.train.checkpoint import Checkpoint
 from clare_cache.train.config import OptimiserConfig
 from clare_cache.train.loop import Member, train_members
+from clare_cache.train.masks import Masks
 from clare_cache.train.score import probability, score
-from clare_cache.train.stack import Masks, Stack
+from clare_cache.train.stack import Stack
 from clare_cache.train.teacher import Teacher
 from tests.feature_data import EMBEDDING, SPECS, make_manifest, make_store
 

@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 from clare_cache.heads import HEADS, build_head
 from clare_cache.heads.protocol import BankHead
+from clare_cache.train import recording
 from clare_cache.train.config import OptimiserConfig
-from clare_cache.train.stack import Masks, Stack, stack_heads
+from clare_cache.train.masks import Masks
+from clare_cache.train.stack import Stack, stack_heads
 from clare_cache.train.teacher import Teacher
 
 SHAPES = {
@@ -97,6 +99,82 @@ def test_fifty_stacked_steps_are_fifty_steps_alone(family, options, build_text_t
             difference = (heads[k].state_dict()[name] - value).double().norm()
             assert difference <= 1e-5 * value.double().norm().clamp(min=1e-3), name
         assert any(not torch.equal(before[n], v) for n, v in head.state_dict().items())
+
+
+@pytest.mark.parametrize(("family", "options"), CASES)
+def test_replayed_operations_are_those_of_each_step_to_the_bit(
+    monkeypatch, family, options, build_text_tower, batches
+):
+    """Weights, averages of batch norm, what optimisers remember; a last batch of another size."""
+    text = build_text_tower(output_width=SHAPES["clip_embedding"][0])
+    n = len(options)
+    rows, labels = batches[0]
+    shown = [*batches, ({name: value[:7] for name, value in rows.items()}, labels[:7])] * 3
+    settings = [
+        config.model_copy(update={"label_smoothing": 0.1 * k})
+        for k, config in enumerate(SETTINGS[:n])
+    ]
+    found = []
+    for record_at in (0, 2):
+        monkeypatch.setattr(recording, "RECORD_AT", record_at)
+        heads = build(family, options, text, seeds=range(n))
+        teacher = Teacher(heads, settings, [4, 4, 5][:n])
+        teacher.start_epoch(0, 1)
+        for step, batch in enumerate(shown):
+            teacher.step(*batch, masks=Masks(f"0/{step}"))
+        recorders = teacher.stack._recorders.values()
+        assert [r.is_recorded for r in recorders] == [record_at > 0] * 2
+        found.append(([h.state_dict() for h in heads], teacher.end_epoch(),
+                      [teacher.optimiser_state(k) for k in range(n)]))  # fmt: skip
+    (weights, lessons, memory), (replayed, lessons_then, memory_then) = found
+    assert lessons == lessons_then
+    for one, other in zip([*weights, *memory], [*replayed, *memory_then], strict=True):
+        for name, value in one.items():
+            assert torch.equal(value, other[name]), name
+
+
+def test_a_head_that_looks_at_its_features_is_not_recorded(monkeypatch, batches):
+    class Scaled(HEADS["linear"]):
+        def forward(self, features):
+            (rows,) = self.read(features)
+            return super().forward({"clip_embedding": rows / 8 if rows.max() > 8 else rows})
+
+    def trained(record_at):
+        monkeypatch.setattr(recording, "RECORD_AT", record_at)
+        heads = [Scaled({"clip_embedding": (32,)}).train() for _ in range(2)]
+        for k, head in enumerate(heads):
+            head.fc.weight.data.fill_(0.01 * (k + 1))
+            head.fc.bias.data.zero_()
+        teacher = Teacher(heads, SETTINGS[:2], [0, 0])
+        teacher.start_epoch(0, 1)
+        for step, factor in enumerate([1, 1, 1, 10, 1, 10]):
+            rows = {"clip_embedding": factor * batches[0][0]["clip_embedding"]}
+            teacher.step(rows, batches[0][1], masks=Masks(f"0/{step}"))
+        assert not any(r.is_recorded for r in teacher.stack._recorders.values())
+        return torch.cat([head.fc.weight for head in heads])
+
+    assert torch.equal(trained(2), trained(0))
+
+
+def test_a_member_that_bursts_in_a_replayed_step_leaves_the_others_alone(monkeypatch, batches):
+    monkeypatch.setattr(recording, "RECORD_AT", 2)
+    settings = [OptimiserConfig(lr=1e-3), OptimiserConfig(optimiser="sgd", lr=1e-3)]
+    heads, alone = (build("linear", [{}] * 2, None, seeds=(1, 2)) for _ in range(2))
+    teacher = Teacher(heads, settings, [0, 0])
+    by_itself = Teacher(alone[:1], settings[:1], [0])
+    for each in (teacher, by_itself):
+        each.start_epoch(0, 1)
+        for step in range(8):
+            if each is teacher and step == 5:
+                heads[1].fc.weight.data.fill_(float("inf"))
+            each.step(*batches[step % len(batches)], masks=Masks(f"0/{step}"))
+    assert all(r.is_recorded for r in teacher.stack._recorders.values())
+    first, second = teacher.end_epoch()
+    (expected,) = by_itself.end_epoch()
+    assert not first.burst
+    assert first.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
+    assert second.burst == "loss became nan in epoch 1, step 6"
+    assert torch.allclose(heads[0].fc.weight, alone[0].fc.weight, rtol=1e-5)
 
 
 def test_what_is_the_same_for_all_members_is_kept_once(build_text_tower, batches):
