@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from clare_cache.workflow.forecast import Forecast
+    from clare_cache.workflow.training import Plan
 
-ROWS_SHOWN = 30
+ROWS_SHOWN, LABELS_SHOWN = 30, 6
 
 
 def show_forecast(passes: "Sequence[Forecast]", finished: Sequence[str]) -> None:
@@ -38,6 +39,28 @@ def show_forecast(passes: "Sequence[Forecast]", finished: Sequence[str]) -> None
             print_result(f"  {number}  {label}")
     if finished:
         say(f"{count(len(finished), 'head')} finished already: {', '.join(finished)}")
+
+
+def show_plan(plan: "Plan") -> None:
+    """What is there of a sweep that was begun before; nothing where all of it is new."""
+    if plan.finished:
+        say(f"{count(len(plan.finished), 'head')} finished already, left as they are")
+    if plan.going_on:
+        say(
+            f"{count(len(plan.going_on), 'head')} cut off before, going on: {_named(plan.going_on)}"
+        )
+        if plan.starting:
+            say(f"{count(len(plan.starting), 'head')} from the start: {_named(plan.starting)}")
+    if plan.waiting:
+        say(
+            f"{count(len(plan.waiting), 'head')} cut off before and not asked for now, kept in "
+            f".training below --out: {_named(plan.waiting)}. Delete it to give them up."
+        )
+
+
+def _named(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - LABELS_SHOWN} more" if len(labels) > LABELS_SHOWN else ""
+    return ", ".join(labels[:LABELS_SHOWN]) + more
 
 
 def show_board(out: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clare_cache.cli.board import show_board, show_chosen, show_forecast, show_scores
+from clare_cache.cli.board import show_board, show_chosen, show_forecast, show_plan, show_scores
 from clare_cache.cli.options import AsJson, Clip, Device, RecipeName, RunFolders, Sd
 from clare_cache.cli.output import count, print_json, print_result, print_table, say
 from clare_cache.cli.progress import show_progress
@@ -115,6 +115,7 @@ def train_head(
                 trackers=track,
                 cluster=cluster,
                 dask=dask,
+                on_plan=show_plan,
                 on_progress=on_progress,
             )
     except TrainError:

@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from clare_cache.extraction.versions import warn_of_other_versions
 from clare_cache.extraction.work import BlockReport, OnImages, ignore_images
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads import needs_text
+from clare_cache.heads.files import CONFIG
 from clare_cache.heads.files import load_head as read_head
 from clare_cache.heads.protocol import Head, TextTower
 from clare_cache.manifest import Manifest
 from clare_cache.recipe import HeadSection, Recipe
 from clare_cache.store import open_store
-from clare_cache.train.checkpoint import Checkpoint
+from clare_cache.train.checkpoint import Begun, Checkpoint, find_begun
 from clare_cache.train.loop import train_members
 from clare_cache.train.numerics import numerics
 from clare_cache.train.runs import describe_run, save_run
@@ -46,6 +47,25 @@ CHECKPOINTS = ".training"
 """Folder below `out` of what is being trained."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of each head, by label, before training starts."""
+
+    finished: tuple[str, ...]
+    going_on: tuple[str, ...]
+    """Whose training was cut off."""
+    starting: tuple[str, ...]
+    waiting: tuple[str, ...]
+    """Half trained, and not asked for now."""
+
+
+OnPlan = Callable[[Plan], None]
+
+
+def ignore_plan(plan: Plan) -> None:
+    """Says nothing."""
+
+
 def train_head(
     recipe: Recipe,
     *,
@@ -60,6 +80,7 @@ def train_head(
     cluster: str | None = None,
     dask: str | None = None,
     on_epoch: OnEpoch = ignore_epoch,
+    on_plan: OnPlan = ignore_plan,
     on_progress: OnProgress = ignore_progress,
 ) -> list[Path]:
     """Train every head of the recipe; the run folders `out/<label>`, in its order.
@@ -67,13 +88,13 @@ def train_head(
     Heads that share settings of training share one pass over the data. Images of split "train"
     train. Split "val" validates; without one, whole groups are held out of "train". A head that
     is in its folder already, with these settings, features and images, is not trained, unless
-    `again`; training that was cut off goes on where it was. After `budget_minutes` it ends with
-    what there is. `trackers` (tensorboard, wandb, mlflow) hear of each epoch. `cluster` or
-    `dask` (see `extract`) has workers train cohorts, heads of equal shapes, each with its own pass
-    over the data. `clip` says where the
-    text tower of prompt heads lies now, by default where the
-    store's CLIP came from. Raises TrainError, after saving the others, for heads that diverged
-    before they finished an epoch.
+    `again`; one whose training was cut off goes on where it was, whichever others are asked for
+    now. `on_plan` hears of both before training starts, but not from workers. After
+    `budget_minutes` it ends with what there is. `trackers` (tensorboard, wandb, mlflow) hear of
+    each epoch. `cluster` or `dask` (see `extract`) has workers train cohorts, heads of equal
+    shapes, each with its own pass over the data. `clip` says where the text tower of prompt heads
+    lies now, by default where the store's CLIP came from. Raises TrainError, after saving the
+    others, for heads that diverged before they finished an epoch.
     """
     deadline = math.inf if budget_minutes is None else time.time() + 60 * budget_minutes
     work = Cohorts(
@@ -91,7 +112,7 @@ def train_head(
     )
     lost: dict[str, str] = {}
     if cluster is None and dask is None:
-        lost = work.train(0, on_progress=on_progress)
+        lost = work.train(0, on_plan=on_plan, on_progress=on_progress)
     else:
         done = 0
         with open_executor(cluster=cluster, dask=dask) as executor:
@@ -99,7 +120,7 @@ def train_head(
                 done += report.n_images
                 lost |= dict(note.split(": ", 1) for note in report.notes)
                 on_progress(Progress("train", done, len(recipe.head), "head"))
-    shutil.rmtree(Path(out) / CHECKPOINTS, ignore_errors=True)
+    _drop_checkpoints(Path(out), {h.label for h in recipe.head})
     write_leaderboard(Path(out), [h.label for h in recipe.head if h.label not in lost])
     raise_faults(
         TrainError,
@@ -149,16 +170,25 @@ class Cohorts:
 
         return both
 
-    def train(self, block: int, *, on_progress: OnProgress = ignore_progress) -> dict[str, str]:
+    def train(
+        self,
+        block: int,
+        *,
+        on_plan: OnPlan = ignore_plan,
+        on_progress: OnProgress = ignore_progress,
+    ) -> dict[str, str]:
         """Label → reason of the group's heads that were lost."""
         wanted = set(self.cohorts[block])
         return _train_here(
-            self, [h for h in self.recipe.head if h.label in wanted], on_progress=on_progress
+            self,
+            [h for h in self.recipe.head if h.label in wanted],
+            on_plan=on_plan,
+            on_progress=on_progress,
         )
 
 
 def _train_here(
-    told: Cohorts, heads: Sequence[HeadSection], *, on_progress: OnProgress
+    told: Cohorts, heads: Sequence[HeadSection], *, on_plan: OnPlan, on_progress: OnProgress
 ) -> dict[str, str]:
     store, manifest, out = told.store, told.manifest, told.out
     device, again, recipe = told.device, told.again, told.recipe.with_heads(heads)
@@ -166,11 +196,8 @@ def _train_here(
     hold_out(rows, recipe)  # what is wrong with the manifest comes first
     recipe = as_extracted(recipe, opened, needs_of(recipe.head))
     prints = {h.label: training_fingerprint(recipe, h, opened, rows) for h in recipe.head}
-    todo = [
-        section
-        for section in recipe.head
-        if again or not is_finished(Path(out) / section.label, prints[section.label])
-    ]
+    finished = {h.label for h in recipe.head if is_finished(Path(out) / h.label, prints[h.label])}
+    todo = [section for section in recipe.head if again or section.label not in finished]
     warn_of_other_versions(
         opened.place,
         (r for n in stored(needs_of(todo)) for r in opened[f"{CLEAN}/{n}"].records.values()),
@@ -180,7 +207,29 @@ def _train_here(
         text = text_tower(opened, clip=told.clip, device=device)
     deadline = time.monotonic() + told.deadline - time.time()
     lost: dict[str, str] = {}
-    for config, sections in passes(recipe.with_heads(todo)):
+    begun = find_begun(Path(out) / CHECKPOINTS)
+    of_key = {key: found.folder for found in begun for key in found.labels}
+    sources = {
+        h.label: of_key[prints[h.label]]
+        for h in todo
+        if h.label not in finished and prints[h.label] in of_key
+    }
+    asked = {section.label for section in told.recipe.head}
+    waiting = {label for found in begun for label in _waiting(Path(out), found, asked)}
+    on_plan(
+        Plan(
+            finished=tuple(h.label for h in recipe.head if h not in todo),
+            going_on=tuple(h.label for h in todo if h.label in sources),
+            starting=tuple(h.label for h in todo if h.label not in sources),
+            waiting=tuple(sorted(waiting)),
+        )
+    )
+    groups = [
+        (config, source, mine)
+        for config, together in passes(recipe.with_heads(todo))
+        for source, mine in _by_source(together, sources)
+    ]
+    for config, source, sections in groups:
         here = recipe.with_heads(sections).model_copy(update={"train": config})
         train, validation = (
             load(opened, part, needs=needs_of(sections), device=pick_device(device),
@@ -188,7 +237,9 @@ def _train_here(
             for part in hold_out(rows, here)
         )  # fmt: skip
         checkpoint = Checkpoint(
-            Path(out) / CHECKPOINTS / fingerprint([prints[s.label] for s in sections])
+            Path(out) / CHECKPOINTS / fingerprint([prints[s.label] for s in sections]),
+            keys=prints,
+            source=source,
         )
         shown = train if config.sampling == "all" else BalancedData(train, config.sampling)
         on = pick_device(device)
@@ -234,6 +285,36 @@ def _train_here(
         checkpoint.remove()
         lost |= burst
     return lost
+
+
+def _by_source(
+    sections: Sequence[HeadSection], sources: Mapping[str, Path]
+) -> list[tuple[Path | None, list[HeadSection]]]:
+    """Heads by the checkpoint that they go on from: those of one are equally far."""
+    found: dict[Path | None, list[HeadSection]] = {}
+    for section in sections:
+        found.setdefault(sources.get(section.label), []).append(section)
+    return list(found.items())
+
+
+def _drop_checkpoints(out: Path, asked: set[str]) -> None:
+    """Removes checkpoints of heads that are trained now; those with others wait for them."""
+    root = out / CHECKPOINTS
+    for begun in find_begun(root):
+        if not _waiting(out, begun, asked):
+            shutil.rmtree(begun.folder, ignore_errors=True)
+    if root.is_dir() and not any(root.iterdir()):
+        root.rmdir()
+
+
+def _waiting(out: Path, begun: Begun, asked: set[str]) -> set[str]:
+    """Labels in a checkpoint that are not asked for and were not trained since it was written."""
+    found = set(begun.labels.values()) - asked
+    return {label for label in found if not _is_newer(out / label / CONFIG, begun)}
+
+
+def _is_newer(path: Path, begun: Begun) -> bool:
+    return path.is_file() and path.stat().st_mtime_ns > begun.written_ns
 
 
 def load_head(run: str | Path, *, clip: str | None = None, device: str = "auto") -> Head:

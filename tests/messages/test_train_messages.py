@@ -3,6 +3,7 @@
 import pytest
 from torch import nn
 
+from clare_cache.cli.board import show_plan
 from clare_cache.data import load
 from clare_cache.errors import TrainError
 from clare_cache.heads import build_head
@@ -10,6 +11,7 @@ from clare_cache.heads.linear import Linear
 from clare_cache.train.config import OptimiserConfig
 from clare_cache.train.loop import Member, train_members
 from clare_cache.train.optimiser import build_optimiser
+from clare_cache.workflow.training import Plan
 from tests.feature_data import make_manifest, make_store
 
 SHAPES = {"clip_embedding": (6,)}
@@ -67,3 +69,17 @@ def test_a_split_with_one_class(data):
         "training data: expected real and fake images, found labels [] in 0 images. "
         "Check the manifest's splits."
     )
+
+
+def test_a_sweep_that_was_cut_off_and_changed_says_what_becomes_of_each_head(capsys):
+    many = tuple(f"rine-{n}" for n in range(8))
+    show_plan(Plan(finished=("a", "b"), going_on=("c",), starting=many, waiting=("d",)))
+    assert capsys.readouterr().err == (
+        "2 heads finished already, left as they are\n"
+        "1 head cut off before, going on: c\n"
+        "8 heads from the start: rine-0, rine-1, rine-2, rine-3, rine-4, rine-5 and 2 more\n"
+        "1 head cut off before and not asked for now, kept in .training below --out: d. "
+        "Delete it to give them up.\n"
+    )
+    show_plan(Plan(finished=(), going_on=(), starting=many, waiting=()))
+    assert not capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 
 import clare_cache as cc
 import clare_cache.errors
-from clare_cache.recipe import read_recipe
+from clare_cache.recipe import HeadSection, read_recipe
 from clare_cache.workflow import training
 from tests.feature_data import image_id, make_store
 
@@ -193,6 +193,73 @@ def test_an_interrupted_sweep_goes_on_at_its_last_minute(place, monkeypatch):
         lines = [
             [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
             for run in (one, other)
+        ]
+        for line, expected in zip(*lines, strict=True):
+            assert line == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_sweep_that_was_cut_off_and_changed_keeps_what_it_can(place, monkeypatch):
+    """One member removed, one added, one changed; the removed one is asked for again later."""
+    monkeypatch.setattr("clare_cache.train.checkpoint.SECONDS_BETWEEN", 0.0)
+    asked, plans = [], []
+    plain = training.train_members
+
+    def watch(members, *given, **options):
+        steps = []
+        asked.append(([member.label for member in members], steps))
+        told = options["on_progress"]
+
+        def listen(progress):
+            if progress.what == "train":
+                steps.append(progress.done)
+            told(progress)
+
+        return plain(members, *given, **{**options, "on_progress": listen})
+
+    monkeypatch.setattr(training, "train_members", watch)
+
+    def go(heads, out, on_progress=lambda p: None):
+        recipe = read_recipe(place / "sweep.yaml")
+        return training.train_head(
+            recipe.with_heads([HeadSection.model_validate(head) for head in heads]),
+            store=place / "store", manifest=place / "m.parquet", out=out, device="cpu",
+            on_progress=on_progress, on_plan=plans.append,
+        )  # fmt: skip
+
+    def head(label, lr=0.01):
+        options = {"width": 8, "depth": 1, "dropout": 0.2}
+        return {"family": "rine", "label": label, "options": options, "optimiser": {"lr": lr}}
+
+    def cut(progress):
+        if progress.what == "train" and progress.done == 6:
+            raise KeyboardInterrupt
+
+    out = place / "changed"
+    with pytest.raises(KeyboardInterrupt):
+        go([head("stays"), head("goes"), head("changes")], out, cut)
+    del asked[:], plans[:]
+    second = [head("changes", lr=0.02), head("new"), head("stays")]
+    found = go(second, out)
+    n_steps = asked[1][1][-1]
+    assert [labels for labels, _ in asked] == [["changes", "new"], ["stays"]]
+    assert [steps[0] for _, steps in asked] == [1, 6]
+    assert plans == [
+        training.Plan(finished=(), going_on=("stays",), starting=("changes", "new"),
+                      waiting=("goes",))
+    ]  # fmt: skip
+    assert len(list((out / ".training").iterdir())) == 1
+    del asked[:], plans[:]
+    found += go([head("stays"), head("goes")], out)
+    assert asked == [(["goes"], list(range(6, n_steps + 1)))]
+    assert (plans[0].finished, plans[0].going_on, plans[0].waiting) == (
+        ("stays",), ("goes",), ()
+    )  # fmt: skip
+    assert not (out / ".training").exists()
+    whole = go([*second, head("goes")], place / "at once")
+    for run in whole:
+        lines = [
+            [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+            for folder in (run, out / run.name)
         ]
         for line, expected in zip(*lines, strict=True):
             assert line == pytest.approx(expected, rel=1e-4)
