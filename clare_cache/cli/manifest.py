@@ -169,7 +169,7 @@ def check(
     manifest: ManifestFile,
     root: Root = Path(),
     store: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Look for near-duplicates across splits by this store's embeddings."),
     ] = None,
     near: Annotated[

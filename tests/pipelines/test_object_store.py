@@ -17,17 +17,9 @@ def url(bucket):
 def test_the_whole_way_from_a_bucket(command, demo, small_recipe, url, tmp_path):
     asked = ["--root", str(demo.images), "--features", "error_map,clip_embedding"]
     asked += [
-        "--sd",
-        "tiny",
-        "--clip",
-        "tiny",
-        "--ensemble",
-        "1",
-        "--block-rows",
-        "32",
-        "--codec",
-        "error_map=blosc",
-    ]
+        "--sd", "tiny", "--clip", "tiny", "--ensemble", "1", "--block-rows", "32",
+        "--codec", "error_map=blosc",
+    ]  # fmt: skip
     manifest = str(demo.manifest)
 
     half = [*asked, "--shard-index", "1", "--num-shards", "2"]
@@ -47,6 +39,11 @@ def test_the_whole_way_from_a_bucket(command, demo, small_recipe, url, tmp_path)
     for key in ("clean/error_map", "clean/clip_embedding"):
         ids = whole.image_ids
         assert np.array_equal(found[key].by_image_id(ids), whole[key].by_image_id(ids))
+
+    check = ["manifest", "check", manifest, "--root", str(demo.images), "--store"]
+    near, expected = (command(*check, str(store), folder=tmp_path) for store in (url, demo.store))
+    assert (near.status, near.out) == (expected.status, expected.out.replace(str(demo.store), url))
+    assert "compare splits" in near.err
 
     train = ["train-head", str(small_recipe), "--head", "linear", "--manifest", manifest]
     assert command(*train, "--store", url, folder=tmp_path).status == 0
