@@ -21,7 +21,7 @@ from clare_cache.evaluate import read_predictions
 from clare_cache.images import View, find_view
 from clare_cache.manifest import Manifest
 from clare_cache.types import CLEAN, FAKE, REAL, Failure, OnProgress, ignore_progress
-from clare_cache.workflow.results import PREDICTIONS_FILE, find_runs
+from clare_cache.workflow.results import PREDICTIONS_FILE, find_tested_runs
 
 MATCHED_VIEW = "matched-jpeg-q90"
 PER = 2000
@@ -84,7 +84,7 @@ def audit_manifest(
             f"manifest audit: expected real and fake images, found {n_real} real and {n_fake} "
             "fake. Audit what is to be told apart."
         )
-    found = find_runs(runs) if runs else []
+    found = find_tested_runs(runs) if runs else []
     predictions = {str(run): read_predictions(run / PREDICTIONS_FILE) for run in found}
     _refuse_foreign_runs(predictions, rows, view)
     table, failures = gather_traits(

@@ -8,7 +8,7 @@ import pandas as pd
 from clare_cache.evaluate import assess_run, cross_table
 from clare_cache.manifest import Manifest
 from clare_cache.manifest.protocols import apply_protocol, find_protocol
-from clare_cache.workflow.results import find_runs
+from clare_cache.workflow.results import find_tested_runs
 
 
 def write_folds(
@@ -24,5 +24,5 @@ def write_folds(
 
 def protocol_table(protocol: str, runs: Sequence[str | Path]) -> pd.DataFrame:
     """What each evaluated run reaches on the protocol's columns (MATRIX_COLUMNS)."""
-    found = [assess_run(run) for run in find_runs(runs)]
+    found = [assess_run(run) for run in find_tested_runs(runs)]
     return cross_table(found, group=find_protocol(protocol).group)

@@ -66,6 +66,18 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
     return found
 
 
+def find_tested_runs(paths: Sequence[str | Path]) -> list[Path]:
+    """The run folders among `paths` and directly below them, without the members of a sweep that
+    have no scores where others have: of a sweep the best alone are tested."""
+    runs = find_runs(paths)
+    scored = {run for run in runs if (run / METRICS_FILE).is_file()}
+    return [run for run in runs if run in scored or not (scored and _is_member(run))]
+
+
+def _is_member(run: Path) -> bool:
+    return bool(read_config(run).get("settings"))
+
+
 def evaluate(
     runs: Sequence[str | Path],
     *,
@@ -202,7 +214,7 @@ def compare(recipe: Recipe, runs: Sequence[str | Path]) -> list[Comparison]:
 
     Raises ReportError for runs without scores and for published rows that do not exist.
     """
-    found = [assess_run(run) for run in find_runs(runs)]
+    found = [assess_run(run) for run in find_tested_runs(runs)]
     n = recipe.evaluate.n_resamples
     return [item for run in found for item in compare_run(run, recipe.expect, n_resamples=n)]
 
@@ -219,12 +231,8 @@ def report(
 
     `root` is the folder of the images; with it the page shows pictures beside error maps.
     """
-    members = find_runs(runs)
-    swept = {run for run in members if read_config(run).get("settings")}
-    scored = {run for run in members if (run / METRICS_FILE).is_file()}
-    # Of a sweep the best alone are tested; the others are shown by their validation numbers.
-    folders = [run for run in members if run in scored or not (scored and run in swept)]
-    if lacking := [str(run) for run in folders if run not in scored]:
+    folders = find_tested_runs(runs)
+    if lacking := [str(run) for run in folders if not (run / METRICS_FILE).is_file()]:
         raise ReportError(
             f"report: runs {', '.join(lacking)} have no {METRICS_FILE}. "
             "Run `clare-cache evaluate` on them first."
@@ -238,7 +246,8 @@ def report(
         notes=notes,
         pictures=pictures,
         expected={run: recipe.expect for run, recipe in recipes.items()},
-        members=[run for run in members if run in swept],
+        # Those that are not tested are shown by their validation numbers.
+        members=[run for run in find_runs(runs) if _is_member(run)],
         group=_grouping(recipes.values()),
     )
 

@@ -123,6 +123,9 @@ def test_evaluate_scores_the_chosen_member_alone_unless_asked_for_all(place, com
     )
     assert scored_in(place / "mixed") == {first, "linear"}
     assert command("report", "mixed", "-o", "mixed.html", folder=place).status == 0
+    for line in (("recipe", "compare", "sweep.yaml"), ("protocol", "table", "cross-generator")):
+        shown = command(*line, "mixed", folder=place)
+        assert shown.status == 0, shown.err
     assert command("evaluate", f"mixed/{second}", folder=place).err == ""
     (place / f"mixed/{second}/metrics.json").unlink()
     every = command("evaluate", "mixed", "--all-members", folder=place)
