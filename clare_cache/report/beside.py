@@ -18,6 +18,8 @@ MEASURED_AS = {
     "accuracy_0.5": "accuracy at 0.5",
     "oracle_accuracy": "accuracy at the best threshold (oracle)",
 }
+NOT_TESTED = "not tested"
+"""How the reason begins of a test set that the run has not."""
 VERDICTS = ("within", "above", "below", "not comparable")
 OPEN_BLOCKS = 4
 """So many published rows are shown unfolded."""
@@ -93,7 +95,7 @@ def _summary(grouped: Sequence[Sequence[Pair]], blocks: Sequence[Block]) -> Tabl
         first = pairs[0][1]
         for run in _runs(pairs):
             mine = [item for other, item in pairs if other.slot == run.slot]
-            published, measured, verdict = _average(mine)
+            published, measured, verdict, over = _average(mine)
             counts = _counts(mine)
             rows.append(
                 (
@@ -105,7 +107,7 @@ def _summary(grouped: Sequence[Sequence[Pair]], blocks: Sequence[Block]) -> Tabl
                         link=anchors.get(number, ""),
                     ),
                     Cell(percent(published)),
-                    Cell(percent(measured), verdict=verdict),
+                    Cell(percent(measured), over, verdict=verdict),
                     Cell(_signed(published, measured)),
                     *(Cell(str(counts[name]) if counts[name] else DASH) for name in VERDICTS),
                 )
@@ -133,6 +135,13 @@ def _block(pairs: Sequence[Pair], *, number: int, is_open: bool) -> Block:
     names = sorted(
         dict.fromkeys(item.test_set for _, item in pairs), key=lambda name: name not in averages
     )
+    untested = [
+        name
+        for name in names
+        if name not in averages
+        and all(found[run.slot, name].reason.startswith(NOT_TESTED) for run in runs)
+    ]
+    names = [name for name in names if name not in untested]
     lowest = min(
         (x for _, i in pairs for x in (i.published, i.low, i.measured) if x is not None), default=0
     )
@@ -160,6 +169,7 @@ def _block(pairs: Sequence[Pair], *, number: int, is_open: bool) -> Block:
     note = (
         f"Percent; bars run from {100 * scale[0]:.0f} to 100, the line across is the published "
         f"number.{f' Not comparable: {everywhere}.' if everywhere else ''}"
+        + (f" Not tested here: {', '.join(untested)}." if untested else "")
     )
     return Block(
         title=first.row,
@@ -254,13 +264,14 @@ def _others(
     return Table("Other methods of the same table", columns, tuple(body), "Percent, as printed.")
 
 
-def _average(items: Sequence[Comparison]) -> tuple[float | None, float | None, str]:
+def _average(items: Sequence[Comparison]) -> tuple[float | None, float | None, str, str]:
     """Published and measured mean over the test sets that have both, else the published alone;
-    and the verdict on the average, where the table prints one."""
+    the verdict on the average, where the table prints one; over how many sets it runs, if not all.
+    """
     averages = find_table(items[0].table).averages
     for item in items:
         if item.test_set in averages and item.measured is not None:
-            return item.published, item.measured, item.verdict
+            return item.published, item.measured, item.verdict, ""
     single = [item for item in items if item.test_set not in averages]
     both = [
         (item.published, item.measured)
@@ -268,11 +279,12 @@ def _average(items: Sequence[Comparison]) -> tuple[float | None, float | None, s
         if item.published is not None and item.measured is not None
     ]
     if both:
-        return sum(p for p, _ in both) / len(both), sum(m for _, m in both) / len(both), ""
+        over = "" if len(both) == len(single) else f"{len(both)} of {len(single)} test sets"
+        return sum(p for p, _ in both) / len(both), sum(m for _, m in both) / len(both), "", over
     printed = [item.published for item in items if item.test_set in averages]
     known = printed or [item.published for item in single if item.published is not None]
     values = [value for value in known if value is not None]
-    return (sum(values) / len(values) if values else None), None, ""
+    return (sum(values) / len(values) if values else None), None, "", ""
 
 
 def _counts(items: Sequence[Comparison]) -> dict[str, int]:

@@ -293,6 +293,9 @@ def test_published_numbers_stand_beside_the_measured(page: str) -> None:
     assert "StyleGAN2 99.6" in text
     assert "30 images, published on 15,976" in text
     assert "19 of 20 test sets not tested" in text
+    assert re.search(r"99\.6 100\.0 1 of 20 test sets \+0\.4", text)
+    assert "Not tested here: ProGAN, StyleGAN, BigGAN, CycleGAN" in text
+    assert "CycleGAN 100.0" not in text
     assert "Wang, prob. 0.5, ProGAN 20-class" in text
     assert "RINE 4-class on Glide_50_27 is printed 99.3" in text
     assert "CLaRE" not in text
