@@ -21,6 +21,17 @@ ARCHIVE_MARK = "#"
 """Between a tar and its member in a path: `train-000.tar#a/b.png`."""
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder, and a file in it to see that it can be: before long work, not after it.
+
+    Raises OSError where it cannot.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    trial = folder / f".{uuid.uuid4().hex[:8]}.partial"
+    trial.touch()
+    trial.unlink()
+
+
 def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = False) -> None:
     """Let `write` fill a file of another name beside `path`, then rename it over `path`.
 

@@ -101,12 +101,14 @@ def build(
     ] = False,
 ) -> None:
     """Hash every image of a data set into a manifest."""
+    from clare_cache.files import make_folder
     from clare_cache.manifest import refuse_suffix
     from clare_cache.manifest.journal import Journal
     from clare_cache.workflow.manifests import build_manifest
 
     columns, labels = _columns(rename), _labels(label)
     refuse_suffix(output)
+    make_folder(output.parent)
     notes = Journal(output.with_name(f".{output.name}.journal"))
     with show_progress() as on_progress, notes as journal:
         result = build_manifest(

@@ -82,7 +82,7 @@ def compare(
                     f"{item.test_set} {item.metric}",
                     _percent(item.published),
                     _percent(item.measured),
-                    f"{_percent(item.low)}–{_percent(item.high)}",
+                    "–" if item.low is None else f"{_percent(item.low)}–{_percent(item.high)}",
                     item.verdict + (f": {item.reason}" if item.reason else ""),
                 ]
                 for item in found

@@ -215,11 +215,14 @@ def predict(
     json: AsJson = False,
 ) -> None:
     """Score new images: probability of fake, verdict, or the reason why there is none."""
+    from clare_cache.files import make_folder
     from clare_cache.workflow.prediction import image_files, unproven_weights
     from clare_cache.workflow.prediction import predict as predict_images
 
     notes: list[str] = []
     files = image_files(images, notes)
+    if output is not None:
+        make_folder(output.parent)
     for note in [*notes, *unproven_weights(run, clip=clip)]:
         say(note)
     with show_progress() as on_progress:
@@ -264,6 +267,8 @@ def report(
     note: Annotated[list[str], typer.Option(help="A remark on top, repeatable.")] = [],  # noqa: B006
 ) -> None:
     """Write one self-contained HTML page about evaluated runs."""
+    from clare_cache.files import make_folder
     from clare_cache.workflow.results import report as write_report
 
+    make_folder(output.parent)
     print_result(str(write_report(runs, output, title=title, root=root, notes=note)))

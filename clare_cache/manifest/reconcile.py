@@ -36,6 +36,7 @@ class Move:
         return (
             f"{self.named or '(the root)'} is {self.found or '(the root)'} on disk, different "
             f"{kind}: {files} there, equal in content"
+            + ("" if self.named else f"; add {self.found.rstrip('/')} to --root")
         )
 
 

@@ -115,7 +115,12 @@ def audit_manifest(
 def advice_on(audit: Audit, *, files: "Files", through: str | None = None) -> list[str]:
     """Sentences: what each shortcut is carried by, and what to do; commands name `files`."""
     name, at = files.manifest, files.root
-    sentences = [_said(finding) for finding in audit.findings if finding.verdict == "shortcut"]
+    found = [finding for finding in audit.findings if finding.verdict == "shortcut"]
+    has_sources = len({f.source for f in audit.findings if f.generator != "all"}) > 1
+    sentences = [_said(f, has_sources=has_sources) for f in found]
+    if len(found) > 1 and found[0].generator == "all":
+        names = ", ".join(_named(f, has_sources=has_sources) for f in found[1:])
+        sentences = [sentences[0], f"So are, each alone, those of {names}: see the table."]
     if audit.has_shortcut and through is not None:
         sentences.append(
             f"The view {through} leaves this: the pictures themselves differ in size or sharpness. "
@@ -134,7 +139,9 @@ def advice_on(audit: Audit, *, files: "Files", through: str | None = None) -> li
             "After training, `clare-cache manifest audit "
             f"{name}{at} --runs RUN` scores heads on pairs of files that look alike from outside.",
         ]
-    few = [f.generator for f in audit.findings if f.verdict == "too few groups"]
+    few = [
+        _named(f, has_sources=has_sources) for f in audit.findings if f.verdict == "too few groups"
+    ]
     if few:
         sentences.append(
             f"Not judged, real or fake images of fewer than two groups: {', '.join(few)}."
@@ -149,13 +156,18 @@ def _view(name: str) -> View:
         raise ManifestError(f"manifest audit: --through {error.reason}.") from error
 
 
-def _said(finding: Finding) -> str:
+def _named(finding: Finding, *, has_sources: bool) -> str:
+    return f"{finding.source}: {finding.generator}" if has_sources else finding.generator
+
+
+def _said(finding: Finding, *, has_sources: bool) -> str:
     carriers = [c for c in finding.carriers if c.auc_alone >= finding.auc_low] or list(
         finding.carriers[:1]
     )
     carriers = sorted(carriers, key=lambda c: -c.auc_alone)
     traits = "; ".join(f"{c.trait} (real {c.real}, fake {c.fake})" for c in carriers)
-    who = "fakes" if finding.generator == "all" else f"fakes of {finding.generator}"
+    name = _named(finding, has_sources=has_sources)
+    who = "fakes" if finding.generator == "all" else f"fakes of {name}"
     return (
         f"Without seeing a picture, {who} are told from reals with an AUC of {finding.auc:.3f} "
         f"({finding.auc_low:.3f} to {finding.auc_high:.3f}), by {traits}."

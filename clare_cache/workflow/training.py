@@ -17,6 +17,7 @@ from clare_cache.evaluate import read_config, write_leaderboard
 from clare_cache.extraction.clusters import open_executor
 from clare_cache.extraction.versions import warn_of_other_versions
 from clare_cache.extraction.work import BlockReport, OnImages, ignore_images
+from clare_cache.files import make_folder
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads import needs_text
 from clare_cache.heads.files import CONFIG
@@ -97,6 +98,7 @@ def train_head(
     others, for heads that diverged before they finished an epoch.
     """
     deadline = math.inf if budget_minutes is None else time.time() + 60 * budget_minutes
+    make_folder(Path(out))
     work = Cohorts(
         recipe=recipe,
         store=store,

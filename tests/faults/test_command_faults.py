@@ -75,6 +75,24 @@ def test_a_target_that_is_a_folder_is_a_sentence(command, tmp_path):
     assert done.err.splitlines()[-1].startswith("error: out.csv: expected to be able to")
 
 
+def test_a_place_for_results_is_tried_before_the_work(command, tmp_path):
+    from clare_cache.workflow.demo import make_images
+
+    make_images(tmp_path / "images", per_region=1)
+    (tmp_path / "taken").write_text("mine")
+    refused = "expected to be able to read or write it, found: "
+    done = command("manifest", "build", "folder", "images", "-o", "taken/m.csv", folder=tmp_path)
+    assert done.err.startswith(f"error: taken: {refused}")
+    assert "hash" not in done.err
+    command("manifest", "build", "folder", "images", "-o", "m.csv", folder=tmp_path)
+    given = ("--store", "nowhere", "--manifest", "m.csv", "--out", "taken")
+    done = command("train-head", "demo/tiny", *given, folder=tmp_path)
+    assert done.err.startswith(f"error: taken: {refused}"), "before the store is looked for"
+    done = command("predict", "run", "images", "-o", "taken/p.csv", folder=tmp_path)
+    assert done.err.startswith(f"error: taken: {refused}")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

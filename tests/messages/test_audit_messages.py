@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from clare_cache.audit import Audit, Carrier, Finding
 from clare_cache.errors import ManifestError, ReportError
 from clare_cache.manifest import Manifest
-from clare_cache.workflow.audit import audit_manifest
+from clare_cache.workflow.audit import Files, advice_on, audit_manifest
 from tests.shortcut_data import write_data_set, write_photographs, write_run
 
 
@@ -131,4 +132,28 @@ def test_runs_of_another_manifest(tmp_path):
         audit_manifest(manifest, root=tmp_path / "data", runs=[strange])
     assert str(caught.value).splitlines()[1] == (
         f"  - {strange}: none of its 8 images is among these"
+    )
+
+
+def test_shortcuts_of_many_generators_take_one_line_and_say_their_source():
+    carrier = Carrier("format", 0.5, 1.0, "JPEG 100%", "PNG 100%")
+
+    def finding(source, generator, verdict="shortcut"):
+        return Finding(source, generator, 9, 9, 18, 1.0, 1.0, 1.0, verdict, (carrier,))
+
+    files = Files("m.csv", "")
+    several = Audit(
+        (finding("all", "all"), finding("ffhq", "gan"), finding("celeba", "gan"),
+         finding("celeba", "new", "too few groups")),
+    )  # fmt: skip
+    lines = advice_on(several, files=files)
+    assert lines[:2] == [
+        "Without seeing a picture, fakes are told from reals with an AUC of 1.000 (1.000 to "
+        "1.000), by format (real JPEG 100%, fake PNG 100%).",
+        "So are, each alone, those of ffhq: gan, celeba: gan: see the table.",
+    ]
+    assert lines[-1] == ("Not judged, real or fake images of fewer than two groups: celeba: new.")
+    alone = Audit((finding("all", "all", "hint"), finding("ffhq", "gan")))
+    assert advice_on(alone, files=files)[0].startswith(
+        "Without seeing a picture, fakes of gan are told from reals"
     )

@@ -100,7 +100,8 @@ def test_many_faults_of_a_kind_are_counted(command, tmp_path):
     lines = done.out.splitlines()
     assert lines[20] == "and 5 more of kind absent; --json lists all."
     assert lines[21] == (
-        "(the root) is data/ on disk, different in name: 25 files there, equal in content."
+        "(the root) is data/ on disk, different in name: 25 files there, equal in content; add "
+        "data to --root."
     )
 
 
