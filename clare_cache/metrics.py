@@ -22,6 +22,9 @@ from clare_cache.types import FAKE, REAL
 
 Floats = NDArray[np.float64]
 
+FEWEST_TO_CALIBRATE = 50
+"""Images of each class from which a temperature is fitted: of fewer, a handful decides it."""
+
 _BLOCK_VALUES = 4_000_000
 
 
@@ -205,13 +208,15 @@ def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, *, n_bins: 
 
 def fit_temperature(labels: ArrayLike, log_odds: ArrayLike) -> float:
     """The number by which to divide log-odds so that their cross-entropy on the given (validation)
-    images is lowest (Guo et al. 2017), within 0.01..100. NaN for one class.
+    images is lowest (Guo et al. 2017), within 0.01..100. Dividing changes no rank.
 
-    Dividing changes no rank. Where every image is on its own side of 0 the lowest bound is best:
-    more confidence never hurts there.
+    NaN where the images do not tell: fewer than `FEWEST_TO_CALIBRATE` of a class, or the best
+    number lies outside of these bounds. So it does where every image is on its own side of 0: more
+    confidence never hurts there, and how often the head errs was not seen.
     """
     labels, log_odds = _checked(labels, log_odds)
-    if len(np.unique(labels)) < 2:
+    n_fake = np.count_nonzero(labels == FAKE)
+    if min(n_fake, len(labels) - n_fake) < FEWEST_TO_CALIBRATE:
         return float("nan")
     signed = np.where(labels == FAKE, -log_odds, log_odds)
 
@@ -220,7 +225,8 @@ def fit_temperature(labels: ArrayLike, log_odds: ArrayLike) -> float:
 
     bound = np.log(100.0)
     found = minimize_scalar(cross_entropy, bounds=(-bound, bound), method="bounded")
-    return float(np.exp(found.x))
+    is_within = abs(found.x) < bound - 1e-3
+    return float(np.exp(found.x)) if is_within else float("nan")
 
 
 def roc_points(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats, Floats]:

@@ -70,13 +70,14 @@ def show_board(out: Path) -> None:
     from clare_cache.evaluate import BOARD
 
     board = pd.read_parquet(out / f"{BOARD}.parquet")
+    has_seeds = bool((board["n_seeds"] > 1).any())
     rows = [
         [
             str(row["label"]),
             str(row["rank"]),
             *(f"{row[name]:.4f}" for name in ("val_auc", "val_ap", "val_loss")),
             f"{row['val_coverage']:.1%}",
-            _mean(row["mean"], row["deviation"], row["n_seeds"]),
+            *([_mean(row["mean"], row["deviation"], row["n_seeds"])] if has_seeds else []),
             str(row["best_epoch"]),
             f"{row['threshold']:.3f}",
             f"{row['n_parameters']:,}",
@@ -84,8 +85,8 @@ def show_board(out: Path) -> None:
         for row in board.head(ROWS_SHOWN).to_dict("records")
     ]
     print_table(
-        ["run", "rank", "val AUC", "val AP", "val loss", "coverage", "over seeds", "epoch",
-         "threshold", "parameters"],
+        ["run", "rank", "val AUC", "val AP", "val loss", "coverage",
+         *(["over seeds"] if has_seeds else []), "epoch", "threshold", "parameters"],
         rows,
         title=f"ranked on validation (all in {out / f'{BOARD}.csv'})",
     )  # fmt: skip

@@ -216,14 +216,15 @@ def predict(
 ) -> None:
     """Score new images: probability of fake, verdict, or the reason why there is none."""
     from clare_cache.files import make_folder
-    from clare_cache.workflow.prediction import image_files, unproven_weights
+    from clare_cache.workflow.prediction import image_files, uncalibrated, unproven_weights
     from clare_cache.workflow.prediction import predict as predict_images
 
     notes: list[str] = []
     files = image_files(images, notes)
     if output is not None:
         make_folder(output.parent)
-    for note in [*notes, *unproven_weights(run, clip=clip)]:
+    told = uncalibrated(run) if json or output is not None else []
+    for note in [*notes, *unproven_weights(run, clip=clip), *told]:
         say(note)
     with show_progress() as on_progress:
         table = predict_images(

@@ -40,12 +40,14 @@ from clare_cache.evaluate.table import (
     tabulate,
     view_order,
 )
+from clare_cache.metrics import FEWEST_TO_CALIBRATE
 
 __all__ = [
     "ALL",
     "BOARD",
     "BOARD_COLUMNS",
     "FEWEST_REALS",
+    "FEWEST_TO_CALIBRATE",
     "MATRIX_COLUMNS",
     "PREDICTION_COLUMNS",
     "TABLE_COLUMNS",

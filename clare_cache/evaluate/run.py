@@ -1,6 +1,7 @@
 """A run folder's scores: read, computed, written as metrics.json, metrics.csv and README.md."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ TABLES: dict[str, tuple[Callable[..., pd.DataFrame], Mapping[str, str]]] = {
     "groups": (tabulate_groups, TABLE_COLUMNS),
 }
 """Ways to count a run's predictions: the name in metrics.json, what counts, the columns."""
-RULES = 2
+RULES = 3
 """By which rules they count; the tables of a metrics.json by others are counted anew."""
 
 
@@ -39,7 +40,8 @@ class Evaluation:
     """A run with its scores: what `evaluate_run` writes and a report shows.
 
     `table` counts images by source and generator, `families` by family, `groups` whole groups of
-    images (empty where each image is its own). `temperature` is None without validation images.
+    images (empty where each image is its own). `temperature` is None where validation does not
+    tell it.
     """
 
     run: Path
@@ -195,9 +197,8 @@ def one_table(found: Evaluation) -> pd.DataFrame:
 
 def _temperature(predictions: pd.DataFrame) -> float | None:
     chosen = predictions[predictions["split"].isin(VALIDATION) & predictions["score"].notna()]
-    if chosen["label"].nunique() < 2:
-        return None
-    return metrics.fit_temperature(chosen["label"], chosen["log_odds"])
+    found = metrics.fit_temperature(chosen["label"], chosen["log_odds"])
+    return None if math.isnan(found) else found
 
 
 def _known_tables(run: Path) -> dict[str, pd.DataFrame] | None:

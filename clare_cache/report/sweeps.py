@@ -82,13 +82,15 @@ def _describe(name: str, rows: pd.DataFrame, folders: Mapping[str, Path], *, key
 def _ranks(rows: pd.DataFrame, settings: Sequence[Hashable]) -> Table:
     firsts = rows.drop_duplicates("rank").head(ROWS)
     own = [rows[rows["rank"] == rank] for rank in firsts["rank"]]
+    has_seeds = any(len(mine) > 1 for mine in own)
+    hint = "on validation, by the mean over seeds" if has_seeds else "on validation"
     columns = (
-        Column("rank", hint="on validation, by the mean over seeds"),
+        Column("rank", hint=hint),
         *(Column(_plain(name), numeric=False) for name in settings),
         Column("AUC", band="validation"),
         Column("AP", band="validation"),
         Column("loss", band="validation"),
-        Column("seeds"),
+        *([Column("seeds")] if has_seeds else []),
     )
     body = [
         (
@@ -96,7 +98,7 @@ def _ranks(rows: pd.DataFrame, settings: Sequence[Hashable]) -> Table:
             *(Cell(_spoken(row[name]), numeric=False) for name in settings),
             *(spread_cell(mine[n].mean(), mine[n].std()) for n in ("val_auc", "val_ap")),
             _loss(mine["val_loss"]),
-            Cell(str(len(mine))),
+            *([Cell(str(len(mine)))] if has_seeds else []),
         )
         for row, mine in zip(firsts.to_dict("records"), own, strict=True)
     ]

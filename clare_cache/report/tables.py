@@ -6,7 +6,7 @@ Metrics are shown in percent with one decimal. An undefined number is a dash wit
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from clare_cache.evaluate import ALL, FEWEST_REALS
+from clare_cache.evaluate import ALL, FEWEST_REALS, FEWEST_TO_CALIBRATE
 from clare_cache.report.runs import (
     ReportedRun,
     Row,
@@ -20,6 +20,7 @@ from clare_cache.report.runs import (
 DASH = "–"
 
 FEW_REALS = "too few reals"
+UNCALIBRATED = "uncalibrated"
 FEW_GROUPS = 20
 """Below this many resampled groups the page says that an interval is rough."""
 
@@ -228,7 +229,7 @@ def operating_points(runs: Sequence[ReportedRun], *, split: str) -> Table:
         "called fake. The small figure below a calibration error is the error once log-odds are "
         "divided by a temperature fitted on validation. Oracle: its threshold looked at the test "
         "labels, an upper bound that no one could reach without the answers; compare heads by the "
-        f"others.{_few_reals(rows)}"
+        f"others.{_few_reals(rows)}{_uncalibrated(rows)}"
     )
     return Table("Operating points", columns, tuple(rows), note)
 
@@ -237,7 +238,7 @@ def _below(row: Row, name: str) -> str:
     """What stands small below a number: the calibrated error; why there is no rate."""
     if name == "ece":
         value = row.get("ece_calibrated")
-        return "" if value is None else percent(value)
+        return percent(value) if value is not None else UNCALIBRATED if row else ""
     fewest, n_real = FEWEST_REALS.get(name), row.get("n_real")
     return FEW_REALS if fewest and n_real and n_real < fewest else ""
 
@@ -250,6 +251,17 @@ def _few_reals(rows: Sequence[Sequence[Cell]]) -> str:
     return (
         f" A rate at 1% and 5% needs at least {fewest} real images: of fewer that share is not "
         "one image, and the one real with the highest score would decide it."
+    )
+
+
+def _uncalibrated(rows: Sequence[Sequence[Cell]]) -> str:
+    """Why there is no temperature, for the note below a table."""
+    if not any(cell.detail == UNCALIBRATED for row in rows for cell in row):
+        return ""
+    return (
+        f" {UNCALIBRATED.capitalize()}: no temperature was fitted. It needs "
+        f"{FEWEST_TO_CALIBRATE} real and {FEWEST_TO_CALIBRATE} fake validation images, some "
+        "but not most of them on the wrong side of 0.5."
     )
 
 

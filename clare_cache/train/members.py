@@ -144,7 +144,8 @@ def judge(
             state.best_weights = {name: value.clone() for name, value in weights.items()}
         progress.best_threshold = choose_threshold(labels, probability(log_odds))
         temperature = fit_temperature(labels, log_odds)
-        progress.best_validation = {**validation, "temperature": temperature}
+        calibrated = {} if math.isnan(temperature) else {"temperature": temperature}
+        progress.best_validation = {**validation, **calibrated}
     if plateau_of(state).is_over:
         progress.retired = f"its validation accuracy stopped improving by epoch {epoch + 1}"
 

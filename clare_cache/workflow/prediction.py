@@ -15,7 +15,7 @@ from scipy.special import expit
 from clare_cache.backbones.numerics import pick_device
 from clare_cache.data.regions import PATCHES, REGIONS, describe_regions, placed_regions, stored
 from clare_cache.errors import HeadError, ImageError
-from clare_cache.evaluate import read_config
+from clare_cache.evaluate import FEWEST_TO_CALIBRATE, read_config
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features
 from clare_cache.images import decode, prepare_picture
@@ -42,7 +42,7 @@ def predict(
     on_progress: OnProgress = ignore_progress,
 ) -> pd.DataFrame:
     """One row per image: path, image_id, score (probability of fake), calibrated (the same with
-    the temperature of validation, where the run has one), verdict, reason.
+    the temperature of validation; None where the run has none), verdict, reason.
 
     A head that pools regions needs `boxes`, a table with the columns path (relative to `root`) and
     boxes (in pixels, as in a manifest); pictures that it does not name have no regions.
@@ -99,6 +99,18 @@ def predict(
         rows += [_verdict(item, config["threshold"]) for item in batch]
         on_progress(Progress(what="predict", done=len(rows), total=len(images), unit="image"))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def uncalibrated(run: str | Path) -> list[str]:
+    """A sentence where predictions of a run have no calibrated probability."""
+    if read_config(Path(run)).get("validation", {}).get("temperature") is not None:
+        return []
+    n = FEWEST_TO_CALIBRATE
+    return [
+        f"run {Path(run).name}: `calibrated` stays empty, probabilities are the head's own. A "
+        f"temperature needs {n} real and {n} fake validation images, some but not most of them "
+        "on the wrong side of 0.5."
+    ]
 
 
 def image_files(paths: Sequence[str | Path], notes: list[str] | None = None) -> list[Path]:

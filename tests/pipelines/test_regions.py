@@ -1,6 +1,7 @@
 """Boxes of a manifest → a head that pools regions: trained, scored in views, refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -190,13 +191,29 @@ def test_manifests_without_boxes_or_sizes_are_refused(command, boxed, tmp_path):
     assert done.err.endswith("in the manifest, or set `regions: false`.\n")
 
 
-def test_predict_tells_the_calibrated_probability_beside_the_heads_own(command, boxed, runs):
-    done = command("predict", "linear", str(boxed / "images"), "--json", folder=runs)
+WITHHELD = (
+    "run linear: `calibrated` stays empty, probabilities are the head's own. A temperature needs "
+    "50 real and 50 fake validation images, some but not most of them on the wrong side of 0.5.\n"
+)
+
+
+def test_predict_tells_the_calibrated_probability_beside_the_heads_own(
+    command, boxed, runs, tmp_path
+):
+    shutil.copytree(runs / "linear", tmp_path / "linear")
+    ask = ("predict", "linear", str(boxed / "images"))
+    done = command(*ask, "--json", folder=tmp_path)
     assert done.status == 0, done.err
-    rows = pd.DataFrame(json.loads(done.out))
+    assert WITHHELD in done.err
+    assert {row["calibrated"] for row in json.loads(done.out)} == {None}
+    assert WITHHELD not in command(*ask, folder=tmp_path).err
     config = json.loads((runs / "linear/config.json").read_text())
-    temperature = config["validation"]["temperature"]
-    expected = expit(logit(rows["score"]) / temperature)
+    config["validation"]["temperature"] = 2.5
+    (tmp_path / "linear/config.json").write_text(json.dumps(config))
+    done = command(*ask, "--json", folder=tmp_path)
+    assert WITHHELD not in done.err
+    rows = pd.DataFrame(json.loads(done.out))
+    expected = expit(logit(rows["score"]) / 2.5)
     np.testing.assert_allclose(rows["calibrated"], expected, rtol=1e-6)
     assert (rows["score"].rank() == rows["calibrated"].rank()).all()
     assert ((rows["score"] > config["threshold"]) == (rows["verdict"] == "fake")).all()

@@ -77,6 +77,7 @@ def test_a_sweep_ends_with_a_ranking_and_the_test_numbers_of_the_first(place, co
     scored = {path.parent.name for path in (place / "runs").glob("*/metrics.json")}
     assert scored == set(board.loc[board["rank"] == 1, "label"])
     assert "test numbers of the first rank alone" in done.out
+    assert "over seeds" in done.out
     assert done.out.splitlines()[-1] == "next: clare-cache report runs -o report.html"
     assert (place / "runs/leaderboard.parquet").is_file()
     assert not (place / "runs/.training").exists()
@@ -159,7 +160,10 @@ def test_finished_members_are_never_trained_again(place, command, monkeypatch):
 
     monkeypatch.setattr(training, "train_members", watch)
     arguments = ("--head", "linear", "--out", "grown")
-    assert train_head(command, place, "--set", "train.lr=1e-2", *arguments).status == 0
+    first = train_head(command, place, "--set", "train.lr=1e-2", *arguments)
+    assert first.status == 0
+    # One seed: nothing to average.
+    assert "over seeds" not in first.out
     assert train_head(command, place, "--set", "train.lr=1e-2", *arguments).status == 0
     assert asked == [["linear"]]
     assert train_head(command, place, "--set", "train.lr=1e-3", *arguments).status == 0

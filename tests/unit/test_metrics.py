@@ -256,7 +256,15 @@ def test_a_temperature_undoes_overconfidence_and_changes_no_rank():
     assert after < before / 3
 
 
-def test_a_temperature_needs_both_classes_and_stays_in_its_bounds():
-    assert np.isnan(metrics.fit_temperature([1, 1], [0.3, 0.4]))
-    assert 0.01 <= metrics.fit_temperature([0, 1], [-3.0, 3.0]) < 0.02
-    assert 90 < metrics.fit_temperature([0, 1], [3.0, -3.0]) <= 100
+def test_a_temperature_is_withheld_where_the_images_do_not_tell_it():
+    def fit(n_real, n_fake, n_wrong, factor=1.0):
+        labels = np.repeat([0, 1], [n_real, n_fake])
+        log_odds = factor * np.where(labels == 1, 3.0, -3.0)
+        log_odds[:n_wrong] *= -1
+        return metrics.fit_temperature(labels, log_odds)
+
+    assert fit(50, 50, 5) == pytest.approx(3 / np.log(95 / 5), rel=1e-3)
+    for n_real, n_fake in ((49, 500), (500, 49), (0, 100), (100, 0)):
+        assert np.isnan(fit(n_real, n_fake, min(5, n_real)))
+    assert np.isnan(fit(500, 500, 0))
+    assert np.isnan(fit(50, 50, 5, factor=-1))

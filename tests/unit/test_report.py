@@ -594,6 +594,22 @@ def test_of_many_heads_the_first_have_columns_and_all_are_ranked(tmp_path, monke
     assert words(published).count("Table 3: average precision") == 3 + 1
 
 
+@pytest.mark.parametrize(("n", "is_calibrated"), [(60, True), (40, False)])
+def test_tables_say_where_probabilities_are_uncalibrated(tmp_path: Path, n, is_calibrated) -> None:
+    run = write_run(tmp_path / "run", label="RINE", n=n)
+    html = build_report([run], tmp_path / "r.html", title="T").read_text()
+    text = words(section(html, "split-1"))
+    note = (
+        "Uncalibrated: no temperature was fitted. It needs 50 real and 50 fake validation images, "
+        "some but not most of them on the wrong side of 0.5."
+    )
+    assert (note in text) == (not is_calibrated)
+    table = evaluate_run(run)
+    assert table["ece_calibrated"].isna().any() == (not is_calibrated)
+    record = json.loads((run / "metrics.json").read_text())
+    assert (record["temperature"] is None) == (not is_calibrated)
+
+
 def test_sweeps_of_two_folders_stand_apart(tmp_path: Path) -> None:
     """As the folds of a recipe lie: equal labels, other images."""
     runs = [
@@ -610,6 +626,11 @@ def test_sweeps_of_two_folders_stand_apart(tmp_path: Path) -> None:
     assert glide.summary == f"{first} 92.0%."
     (alone,) = describe_sweeps(runs[:2])
     assert (alone.name, alone.summary) == ("rine", adm.summary)
+    # With one seed of each there is nothing to average.
+    titles = ["rank", "lr", "AUC", "AP", "loss"]
+    assert [column.title for column in alone.ranks.columns] == titles
+    assert {len(row) for row in alone.ranks.rows} == {len(titles)}
+    assert alone.ranks.columns[0].hint == "on validation"
 
 
 def test_seeds_of_one_configuration_are_one_result_not_the_best_of_them(tmp_path: Path) -> None:

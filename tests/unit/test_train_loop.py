@@ -290,11 +290,7 @@ def test_the_best_epoch_is_the_one_selected_by_validation(train, validation, sel
         assert found.best_epoch == 1 + ranked.index(max(ranked))
         best = found.history[found.best_epoch - 1]
         names = ("val_auc", "val_ap", "val_loss", "val_accuracy")
-        temperature = found.validation["temperature"]
-        assert found.validation == {name: best[name] for name in names} | {
-            "temperature": temperature
-        }
-        assert 0.01 <= temperature <= 100
+        assert found.validation == {name: best[name] for name in names}
         assert found.retired == ""
 
 
