@@ -76,7 +76,7 @@ class ReportedRun:
 
 
 def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
-    """The runs, best validation AUC first (then AP, then the order given); each folder once.
+    """The runs, best validation AUC first (then AP, then the order given).
 
     Raises ReportError that lists what is wrong with every folder.
     """
@@ -86,7 +86,7 @@ def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
             "`clare-cache train-head` wrote."
         )
     evaluations, faults = [], []
-    for folder in _each_once(folders):
+    for folder in folders:
         try:
             evaluations.append((assess_run(folder), _read_history(folder), _read_origin(folder)))
         except ReportError as error:
@@ -118,10 +118,8 @@ def label_runs(folders: Sequence[Path]) -> dict[Path, str]:
 
     Raises ReportError for a run without a usable config.json.
     """
-    shown = _each_once(folders)
-    labels = _distinct([(folder, read_config(folder)) for folder in shown])
-    names = {folder.resolve(): label for folder, label in zip(shown, labels, strict=True)}
-    return {folder: names[folder.resolve()] for folder in folders}
+    labels = _distinct([(folder, read_config(folder)) for folder in folders])
+    return dict(zip(folders, labels, strict=True))
 
 
 def splits_of(runs: Iterable[ReportedRun]) -> list[str]:
@@ -185,14 +183,6 @@ def _place(row: Row) -> Place:
 def _validation_rank(run: ReportedRun) -> tuple[float, float]:
     row = run.validation
     return -(row["auc"] or 0.0), -(row["average_precision"] or 0.0)
-
-
-def _each_once(folders: Sequence[Path]) -> list[Path]:
-    """The folders without those that were given before, under whatever spelling."""
-    found: dict[Path, Path] = {}
-    for folder in folders:
-        found.setdefault(folder.resolve(), folder)
-    return list(found.values())
 
 
 def _distinct(found: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[str]:

@@ -47,23 +47,23 @@ PICTURES_PER_GENERATOR = 2
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[Path]:
-    """The run folders among `paths` and directly below them, in order.
+    """The run folders among `paths` and directly below them, in order, each once under whatever
+    spelling.
 
     Raises ReportError for a path that is neither.
     """
-    found = []
+    found: dict[Path, Path] = {}
     for path in map(Path, paths):
-        inside = sorted(p.parent for p in path.glob("*/config.json"))
-        if (path / "config.json").is_file():
-            found.append(path)
-        elif inside:
-            found += inside
-        else:
+        alone = [path] if (path / "config.json").is_file() else []
+        runs = alone or sorted(p.parent for p in path.glob("*/config.json"))
+        if not runs:
             raise ReportError(
                 f"run {path}: expected a folder with config.json, or one that holds such folders, "
                 "found neither. Give what `clare-cache train-head` wrote."
             )
-    return found
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
 
 
 def find_tested_runs(paths: Sequence[str | Path]) -> list[Path]:

@@ -10,6 +10,7 @@ import pytest
 from clare_cache.evaluate import assess_run, compare_run
 from clare_cache.published.expectation import Expectation
 from clare_cache.published.tables import test_sets as sets_of
+from clare_cache.workflow.results import find_runs
 
 SIZES = {each.name: each.n_images or 100 for each in sets_of("forensynths")}
 TWO_CLASS = {"method": "RINE (Ours)", "training": "ProGAN 2-class"}
@@ -183,3 +184,12 @@ def test_heads_see_only_what_is_expected_of_them(tmp_path):
     run = assessed(tmp_path / "r", images("progan", wrong=0.1, n=40))
     assert compare_run(run, [AP.model_copy(update={"heads": ("other",)})]) == []
     assert len(compare_run(run, [AP.model_copy(update={"heads": ("mine", "other")})])) == 21
+
+
+def test_a_run_given_twice_is_one_run(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    spelled = ["runs/b", tmp_path / "runs", "runs/a/../b"]
+    assert find_runs(spelled) == [Path("runs/b"), tmp_path / "runs/a"]

@@ -452,16 +452,6 @@ def test_runs_with_one_label_and_folder_name_are_told_apart_by_their_parents(
     assert all(name in words(section(page, "leaderboard")) for name in names)
 
 
-def test_a_run_given_twice_is_shown_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = write_run(tmp_path / "run", label="RINE", splits=("test",))
-    monkeypatch.chdir(tmp_path)
-    runs = [run, Path("run"), tmp_path / "x" / ".." / "run"]
-    (tmp_path / "x").mkdir()
-    assert label_runs(runs) == dict.fromkeys(runs, "RINE")
-    page = build_report(runs, tmp_path / "r.html", title="T").read_text()
-    assert "1 head was scored" in page
-
-
 def test_runs_of_different_manifests_are_not_compared_in_silence(tmp_path: Path) -> None:
     def notes_of(**folders: str) -> str:
         runs = [
