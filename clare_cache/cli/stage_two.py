@@ -256,9 +256,12 @@ def predict(
 
 def report(
     runs: RunFolders,
-    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file.")] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="The page (.html), or a table for a paper (.tex, .md, .csv)."
+        ),
+    ] = Path("report.html"),
     title: Annotated[
         str, typer.Option(help="Title of the page.")
     ] = "Detectors of generated images",
@@ -267,7 +270,7 @@ def report(
     ] = None,
     note: Annotated[list[str], typer.Option(help="A remark on top, repeatable.")] = [],  # noqa: B006
 ) -> None:
-    """Write one self-contained HTML page about evaluated runs."""
+    """Write one self-contained HTML page about evaluated runs, or a table for a paper."""
     from clare_cache.files import make_folder
     from clare_cache.workflow.results import report as write_report
 

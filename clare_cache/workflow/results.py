@@ -24,7 +24,7 @@ from clare_cache.evaluate import (
     read_predictions,
 )
 from clare_cache.extraction.decoding import Item, load_pixels
-from clare_cache.files import read_json, write_whole
+from clare_cache.files import read_json, write_text, write_whole
 from clare_cache.fingerprint import fingerprint
 from clare_cache.heads.files import check_features
 from clare_cache.heads.protocol import TextTower
@@ -32,7 +32,7 @@ from clare_cache.images import thumbnail
 from clare_cache.manifest import Manifest
 from clare_cache.manifest.protocols import find_protocol
 from clare_cache.recipe import Recipe, read_recipe
-from clare_cache.report import Picture, build_report, label_runs
+from clare_cache.report import FORMS, Picture, build_report, label_runs, paper_table
 from clare_cache.seeds import generator_for
 from clare_cache.store import Store, open_store
 from clare_cache.train.runs import RECIPE_FILE
@@ -42,6 +42,7 @@ from clare_cache.workflow.scoring import Scoring, score_all
 from clare_cache.workflow.training import load_run
 
 PREDICTIONS_FILE, METRICS_FILE = "predictions.parquet", "metrics.json"
+PAGE = ".html"
 THUMBNAIL_PX = 144
 PICTURES_PER_GENERATOR = 2
 
@@ -229,19 +230,29 @@ def report(
 ) -> Path:
     """One self-contained HTML page about evaluated runs, beside what their recipes expect.
 
-    `root` is the folder of the images; with it the page shows pictures beside error maps.
+    `root` is the folder of the images; with it the page shows pictures beside error maps. A file
+    `out` that ends in .tex, .md or .csv gets the scores alone, as a table for a paper.
     """
+    out = Path(out)
+    if out.suffix not in (PAGE, *FORMS):
+        raise ReportError(
+            f"report {out}: expected a name ending in {PAGE} for the page, or in "
+            f"{', '.join(FORMS)} for a table of the scores, found {out.name}."
+        )
     folders = find_tested_runs(runs)
     if lacking := [str(run) for run in folders if not (run / METRICS_FILE).is_file()]:
         raise ReportError(
             f"report: runs {', '.join(lacking)} have no {METRICS_FILE}. "
             "Run `clare-cache evaluate` on them first."
         )
+    if out.suffix in FORMS:
+        write_text(out, paper_table(folders, suffix=out.suffix))
+        return out
     recipes = {run: read_recipe(run / RECIPE_FILE) for run in folders}
     pictures = [] if root is None else collect_pictures(folders, Path(root))
     return build_report(
         folders,
-        Path(out),
+        out,
         title=title,
         notes=notes,
         pictures=pictures,
