@@ -24,6 +24,7 @@ from clare_cache.train.checkpoint import Checkpoint, Place
 from clare_cache.train.config import Selection
 from clare_cache.train.masks import Masks
 from clare_cache.train.members import Cohort, Member, State, Trained, finish, judge, plateau_of
+from clare_cache.train.recording import RECORD_AT
 from clare_cache.train.score import Rows, batches_in_order, score_stacks, to_device
 from clare_cache.train.stack import Stack, stack_heads
 from clare_cache.train.teacher import Teacher
@@ -34,6 +35,9 @@ __all__ = ["Member", "Timing", "Trained", "time_steps", "train_members"]
 
 STACK_LIMIT = 16
 """Members in one stack: more would take memory and gain no time."""
+
+LONG_STEP = 0.25
+"""Seconds above which arithmetic, and not the host, decides a step's time."""
 
 
 def train_members(
@@ -134,16 +138,23 @@ def time_steps(
     batch_size: int,
     device: torch.device | str = "cpu",
     n_steps: int = 3,
+    replayed: bool = False,
 ) -> Timing:
-    """The median of a few steps on made-up features of these row shapes. The heads are changed."""
+    """The median of a few steps on made-up features of these row shapes. The heads are changed.
+
+    With `replayed` of those after a stack's step was recorded, as most of a training are; where a
+    step is so long that recording saves nothing, of the first ones all the same.
+    """
     states = [State(member) for member in members]
     cohorts = _gather([s for s in states if s.is_live], seed=0, device=device)
     features = {
         name: torch.rand(batch_size, *shape, device=device) for name, shape in shapes.items()
     }
     labels = torch.arange(batch_size, device=device) % 2
-    seconds = []
-    for step in range(n_steps + 1):
+    seconds: list[float] = []
+    for step in range(n_steps + 1 + (RECORD_AT if replayed else 0)):
+        if step == n_steps + 1 and statistics.median(seconds[1:]) > LONG_STEP:
+            break
         began = time.perf_counter()
         masks = Masks(f"0/{step}")
         for cohort in cohorts:
@@ -152,7 +163,7 @@ def time_steps(
             cohort.teacher.end_epoch()
         seconds.append(time.perf_counter() - began)
     # The first step brings allocations that the others do not.
-    return Timing(statistics.median(seconds[1:]), len(cohorts))
+    return Timing(statistics.median(seconds[-n_steps:]), len(cohorts))
 
 
 def _fill_banks(

@@ -73,7 +73,11 @@ def forecast(
         members = [build_member(recipe, s, shapes=shapes, text=text) for s in sections]
         before = _peak_nbytes(pick_device(device))
         timing = time_steps(
-            members, shapes, batch_size=config.batch_size, device=pick_device(device)
+            members,
+            shapes,
+            batch_size=config.batch_size,
+            device=pick_device(device),
+            replayed=True,
         )
         n_batches = -(-len(train) // config.batch_size)
         # Validation goes forward only, which is about a third of a step.

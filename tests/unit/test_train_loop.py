@@ -15,10 +15,10 @@ from clare_cache.heads import build_head
 from clare_cache.heads.linear import Linear
 from clare_cache.metrics import choose_threshold
 from clare_cache.seeds import generator_for
-from clare_cache.train import members
+from clare_cache.train import loop, members
 from clare_cache.train.checkpoint import Checkpoint
 from clare_cache.train.config import OptimiserConfig
-from clare_cache.train.loop import Member, train_members
+from clare_cache.train.loop import Member, time_steps, train_members
 from clare_cache.train.masks import Masks
 from clare_cache.train.score import probability, score
 from clare_cache.train.stack import Stack
@@ -570,3 +570,29 @@ def test_a_prompt_of_averaged_weights_is_encoded_anew(build_text_tower):
         during = scores()
     assert not torch.allclose(during, before, atol=1e-4)
     assert torch.equal(scores(), before)
+
+
+def test_timed_steps_are_replayed_ones_unless_they_are_long(monkeypatch):
+    made = []
+    plain = Stack.learn
+
+    def learn(stack, *given, **options):
+        found = plain(stack, *given, **options)
+        made.append([recorder.is_recorded for recorder in stack._recorders.values()])
+        return found
+
+    monkeypatch.setattr(Stack, "learn", learn)
+
+    def time_them(**options):
+        del made[:]
+        members = [Member(str(n), build_head("linear", shapes=SHAPES, seed=n), OptimiserConfig())
+                   for n in range(2)]  # fmt: skip
+        return time_steps(members, SHAPES, batch_size=4, **options)
+
+    assert time_them().n_stacks == 1
+    assert made == [[False]] * 4
+    time_them(replayed=True)
+    assert made[-4:] == [[True]] * 4
+    monkeypatch.setattr(loop, "LONG_STEP", 0.0)
+    time_them(replayed=True)
+    assert made == [[False]] * 4
