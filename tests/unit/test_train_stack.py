@@ -133,6 +133,20 @@ def test_replayed_operations_are_those_of_each_step_to_the_bit(
             assert torch.equal(value, other[name]), name
 
 
+def test_recorded_operations_have_their_casts_to_bfloat16_in_them(monkeypatch, batches):
+    def trained(record_at):
+        monkeypatch.setattr(recording, "RECORD_AT", record_at)
+        heads = build("rine", [{"width": 8}] * 2, None, seeds=(1, 2))
+        with torch.autocast("cpu", torch.bfloat16):
+            teacher, losses = teach(heads, SETTINGS[:2], [4, 5], batches)
+        assert all(r.is_recorded == (record_at > 0) for r in teacher.stack._recorders.values())
+        return torch.cat([p.flatten() for head in heads for p in head.parameters()]), losses
+
+    (weights, losses), (replayed, losses_then) = trained(0), trained(2)
+    assert losses == losses_then
+    assert torch.equal(weights, replayed)
+
+
 def test_a_head_that_looks_at_its_features_is_not_recorded(monkeypatch, batches):
     class Scaled(HEADS["linear"]):
         def forward(self, features):
