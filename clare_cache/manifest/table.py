@@ -116,7 +116,8 @@ class Manifest:
 
 
 def read_table(path: Path, *, if_absent: str = "Correct the path.") -> pd.DataFrame:
-    """The unvalidated rows of a .parquet, .csv or .jsonl file; CSV values are all text.
+    """The unvalidated rows of a .parquet, .csv or .jsonl file; CSV values are all text, separated
+    by what its heading has: commas, else semicolons, else tabs.
 
     Raises ManifestError when there is no such file (with the advice `if_absent`) or it cannot be
     parsed.
@@ -126,6 +127,11 @@ def read_table(path: Path, *, if_absent: str = "Correct the path.") -> pd.DataFr
         return reader(path)
     except FileNotFoundError as error:
         raise ManifestError(f"{path}: there is no such file. {if_absent}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            f"{path}: expected text in UTF-8, found another encoding. Save it as UTF-8, or convert "
+            f"it: `iconv -f LATIN1 -t UTF-8 {path.name}`."
+        ) from error
     except (OSError, ValueError) as error:
         raise ManifestError(f"{path}: cannot be read as {path.suffix}: {error}") from error
 
@@ -262,7 +268,13 @@ def _suffix(path: Path) -> str:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     # All as text: guessed types would turn a group "007" into 7 and a source "NA" into nothing.
-    return pd.read_csv(path, dtype="string", keep_default_na=False, encoding="utf-8-sig")
+    with path.open(encoding="utf-8-sig") as file:
+        heading = file.readline()
+    # Spreadsheets write ; where a comma is the decimal point.
+    separator = next((c for c in ",;\t" if c in heading), ",")
+    return pd.read_csv(
+        path, dtype="string", keep_default_na=False, encoding="utf-8-sig", sep=separator
+    )
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:

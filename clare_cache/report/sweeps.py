@@ -85,12 +85,12 @@ def _ranks(rows: pd.DataFrame, settings: Sequence[Hashable]) -> Table:
     has_seeds = any(len(mine) > 1 for mine in own)
     hint = "on validation, by the mean over seeds" if has_seeds else "on validation"
     columns = (
-        Column("rank", hint=hint),
+        Column("Rank", hint=hint),
         *(Column(_plain(name), numeric=False) for name in settings),
-        Column("AUC", band="validation"),
-        Column("AP", band="validation"),
-        Column("loss", band="validation"),
-        *([Column("seeds")] if has_seeds else []),
+        Column("AUC", band="Validation"),
+        Column("AP", band="Validation"),
+        Column("Loss", band="Validation"),
+        *([Column("Seeds")] if has_seeds else []),
     )
     body = [
         (
@@ -152,7 +152,8 @@ def _blocks(run: Path, *, key: str) -> tuple[Panel, ...]:
     shares = np.exp(alpha - alpha.max(axis=0))
     shares = (shares / shares.sum(axis=0)).mean(axis=1)
     svg = figures.draw_bars(100 * shares, x="block", y="share, %", name=f"blocks-{key}")
-    return (Panel(svg, f"Importance of CLIP's blocks in {run.name}"),)
+    title = f"Importance of CLIP's blocks in {run.name}"
+    return (Panel(svg, title, tag="dashed: all alike"),)
 
 
 def _plain(setting: Hashable) -> str:

@@ -294,6 +294,23 @@ def test_a_table_of_another_folder(tmp_path):
     )
 
 
+def test_tables_of_spreadsheets(tmp_path):
+    (tmp_path / "ö.png").write_bytes(b"x")
+    table = tmp_path / "t.csv"
+    for separator in ";\t":
+        table.write_text(f"path{separator}label\nö.png{separator}1\n", encoding="utf-8-sig")
+        assert build_csv(table, tmp_path, probe=probe).manifest.rows["path"].tolist() == ["ö.png"]
+    table.write_text("path,label\n")
+    assert message_of(build_csv, table, tmp_path, probe=probe) == (
+        f"build a manifest of {table}: expected a row for each image, found no row."
+    )
+    table.write_bytes("path,label\nö.png,1\n".encode("latin1"))
+    assert message_of(build_csv, table, tmp_path, probe=probe) == (
+        f"{table}: expected text in UTF-8, found another encoding. Save it as UTF-8, or convert "
+        "it: `iconv -f LATIN1 -t UTF-8 t.csv`."
+    )
+
+
 def test_a_table_with_words_gaps_and_somebody_elses_folders(tmp_path, command):
     (tmp_path / "data" / "sub").mkdir(parents=True)
     for name in ("a ü.png", "b.png"):

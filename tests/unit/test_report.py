@@ -617,7 +617,7 @@ def test_sweeps_of_two_folders_stand_apart(tmp_path: Path) -> None:
     (alone,) = describe_sweeps(runs[:2])
     assert (alone.name, alone.summary) == ("rine", adm.summary)
     # With one seed of each there is nothing to average.
-    titles = ["rank", "lr", "AUC", "AP", "loss"]
+    titles = ["Rank", "lr", "AUC", "AP", "Loss"]
     assert [column.title for column in alone.ranks.columns] == titles
     assert {len(row) for row in alone.ranks.rows} == {len(titles)}
     assert alone.ranks.columns[0].hint == "on validation"

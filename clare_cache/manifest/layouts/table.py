@@ -47,6 +47,8 @@ class Table:
         table = renamed(read(path), options.columns, asked=asked)
         ignored = tuple(str(name) for name in table.columns if name not in COLUMNS)
         table = table.drop(columns=[*ignored]).reset_index(drop=True)
+        if table.empty:
+            raise ManifestError(f"{asked}: expected a row for each image, found no row.")
         return _list_rows(table, root, options.labels, table_name=path.name, ignored=ignored)
 
 
