@@ -174,6 +174,8 @@ def verify(
             print_result(
                 f"{one.key}: {count(one.n_rows, 'image')} made again, largest relative error "
                 f"{one.largest_error:.1e}, {one.tolerance:.0e} is allowed"
+                if one.n_rows
+                else f"{one.key}: no image could be made again. Correct --root."
             )
             for reason in one.reasons:
                 print_result(f"{one.key}: cannot be made again: {reason}")

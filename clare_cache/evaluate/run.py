@@ -145,9 +145,13 @@ def read_config(run: Path) -> dict[str, Any]:
         config = read_json(path)
     except (OSError, ValueError) as error:
         found = "none" if isinstance(error, FileNotFoundError) else "unreadable JSON"
+        inside = sorted(path.parent.name for path in run.glob("*/config.json"))
+        if inside:
+            advice = f"It holds the runs {', '.join(inside)}: give one of them."
+        else:
+            advice = "Give the folder that `clare-cache train-head` wrote."
         raise ReportError(
-            f"run {run.name}: expected a config.json, found {found} in {run}. "
-            "Give the folder that `clare-cache train-head` wrote."
+            f"run {run.name}: expected a config.json, found {found} in {run}. {advice}"
         ) from error
     faults = [f"{key}: absent" for key in ("label", "family") if not config.get(key)]
     threshold = config.get("threshold")

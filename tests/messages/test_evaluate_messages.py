@@ -37,6 +37,18 @@ def test_config_absent(tmp_path: Path) -> None:
     )
 
 
+def test_the_folder_of_several_runs(tmp_path: Path) -> None:
+    for name in ("ufd", "rine"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").write_text("{}")
+    with pytest.raises(ReportError) as caught:
+        read_config(tmp_path / "runs")
+    assert str(caught.value) == (
+        f"run runs: expected a config.json, found none in {tmp_path / 'runs'}. It holds the runs "
+        "rine, ufd: give one of them."
+    )
+
+
 def test_config_faults_are_listed_together(tmp_path: Path) -> None:
     run = tmp_path / "rine"
     run.mkdir()

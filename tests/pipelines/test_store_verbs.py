@@ -77,6 +77,10 @@ def test_stores_are_joined_mended_compared_and_pruned(command, demo, where, tmp_
         "flip/error_map": 3,
     }
     assert all(one["is_within"] for one in told["sample"])
+    elsewhere = ("--sample", "1", "--root", "nowhere", "--device", "cpu")
+    done = command("store", "verify", out, *elsewhere, folder=tmp_path)
+    assert done.status == 1
+    assert "clean/error_map: no image could be made again. Correct --root.\n" in done.out
 
     done = command("store", "export", out, "vectors", "--manifest", "a.csv", folder=tmp_path)
     assert done.status == 0
