@@ -122,7 +122,7 @@ def evaluate(
         shown = [
             (part, view)
             for part, only in divided[key]
-            for view in only or views or views_with(opened, head.needs) or [CLEAN]
+            for view in dict.fromkeys(only or views or views_with(opened, head.needs) or [CLEAN])
         ]
         _refuse_views(run, views or [], views_with(opened, stored(head.needs)), opened)
         for view in dict.fromkeys(view for _, view in shown):

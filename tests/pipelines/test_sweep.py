@@ -127,7 +127,8 @@ def test_evaluate_scores_the_chosen_member_alone_unless_asked_for_all(place, com
     for line in (("recipe", "compare", "sweep.yaml"), ("protocol", "table", "cross-generator")):
         shown = command(*line, "mixed", folder=place)
         assert shown.status == 0, shown.err
-    assert command("evaluate", f"mixed/{second}", folder=place).err == ""
+    named_twice = ("--view", "clean", "--view", "clean")
+    assert command("evaluate", f"mixed/{second}", *named_twice, folder=place).err == ""
     (place / f"mixed/{second}/metrics.json").unlink()
     every = command("evaluate", "mixed", "--all-members", folder=place)
     assert every.err == ""
