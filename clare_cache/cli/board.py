@@ -65,11 +65,10 @@ def _named(labels: Sequence[str]) -> str:
 
 def show_board(out: Path) -> None:
     """The members ranked on validation; all of them are in leaderboard.csv."""
-    import pandas as pd
-
     from clare_cache.evaluate import BOARD
+    from clare_cache.files import read_frame
 
-    board = pd.read_parquet(out / f"{BOARD}.parquet")
+    board = read_frame(out / f"{BOARD}.parquet")
     has_seeds = bool((board["n_seeds"] > 1).any())
     rows = [
         [

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from clare_cache.errors import ReportError, raise_faults
+from clare_cache.files import read_frame
 from clare_cache.types import FAKE, REAL
 
 PREDICTION_COLUMNS = (
@@ -37,7 +38,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     outside [0, 1], images without score and without reason (or with both), repeated files.
     """
     try:
-        table = pd.read_parquet(path)
+        table = read_frame(path)
     except (OSError, ValueError) as error:
         found = "none" if isinstance(error, FileNotFoundError) else "something else"
         raise ReportError(

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from clare_cache.files import read_parquet
 from clare_cache.store import Place, sweep
 from clare_cache.store.records import check_request, name_of_content, request_names
 from clare_cache.store.schema import REQUESTS_FOLDER, request_name
@@ -62,7 +63,7 @@ def read_request(place: Place, name: str, *, first: int, stop: int) -> dict[int,
     """Row → paths, for the asked-for rows in first..stop−1. Raises StoreError when altered."""
     _check_once(place, name)
     with place.open(name) as file:
-        table = pq.read_table(file, filters=[("row", ">=", first), ("row", "<", stop)])
+        table = read_parquet(file, rows=(first, stop))
     paths: dict[int, list[str]] = {}
     for row, path in zip(table["row"].to_pylist(), table["path"].to_pylist(), strict=True):
         paths.setdefault(row, []).append(path)
@@ -88,7 +89,7 @@ def read_all_requests(place: Place, notes: list[str] | None = None) -> dict[int,
                     "--manifest that was extracted writes it anew."
                 )
             continue
-        table = pq.read_table(io.BytesIO(data))
+        table = read_parquet(io.BytesIO(data))
         for row, path in zip(table["row"].to_pylist(), table["path"].to_pylist(), strict=True):
             paths.setdefault(row, {})[path] = None
     return {row: tuple(found) for row, found in paths.items()}

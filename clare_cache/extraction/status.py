@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from clare_cache.files import read_parquet
 from clare_cache.store import CommitRecord, Store
 from clare_cache.store.records import check_request, each_record, request_names
 
@@ -53,7 +53,7 @@ def _asked_rows(store: Store) -> Iterator[NDArray[np.int64]]:
     for name in request_names(store.place):
         check_request(store.place, name)
         with store.place.open(name) as file:
-            yield pq.read_table(file, columns=["row"])["row"].to_numpy()
+            yield read_parquet(file, columns=["row"])["row"].to_numpy()
 
 
 def _status(key: str, n_asked: int, records: Iterable[CommitRecord], now: datetime) -> ArrayStatus:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from clare_cache.errors import ManifestError, raise_faults
-from clare_cache.files import write_whole
+from clare_cache.files import read_frame, write_whole
 from clare_cache.fingerprint import fingerprint
 from clare_cache.manifest import boxes
 from clare_cache.types import FAKE, REAL, ImageId
@@ -305,7 +305,7 @@ def _write_jsonl(rows: pd.DataFrame, path: Path) -> None:
 
 
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".parquet": pd.read_parquet,
+    ".parquet": read_frame,
     ".csv": _read_csv,
     ".jsonl": _read_jsonl,
 }

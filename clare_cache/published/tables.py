@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from clare_cache.errors import ReportError, raise_faults
+from clare_cache.files import read_frame
 from clare_cache.published.expectation import Expectation
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def read_table(name: str) -> "pd.DataFrame":
     if path.is_file():
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     else:
-        rows = pd.read_parquet(path.with_suffix(".parquet"))
+        rows = read_frame(path.with_suffix(".parquet"))
     rows = rows.rename(columns={"value": "printed"})
     scale = SCALE.get(table.unit)
     numbers = pd.to_numeric(rows["printed"], errors="coerce")

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import google_crc32c
 import numpy as np
-import pyarrow.parquet as pq
 
 from clare_cache.errors import StoreError
+from clare_cache.files import read_parquet
 from clare_cache.store.metadata import array_metadata, entry_of, group_metadata, index_file
 from clare_cache.store.place import Place
 from clare_cache.store.records import block_files, read_record_file
@@ -64,7 +64,7 @@ def _checksum_if_whole(place: Place, name: str) -> tuple[int, ...]:
     try:
         data = place.read(name)
         if name == INDEX_FILE:
-            rows = pq.read_table(io.BytesIO(data), columns=["row"])["row"].to_numpy()
+            rows = read_parquet(io.BytesIO(data), columns=["row"])["row"].to_numpy()
             is_whole = bool((np.diff(rows) > 0).all())
         else:
             is_whole = json.loads(data)["zarr_format"] == 3
@@ -105,7 +105,7 @@ def length_of_arrays(place: Place, description: StoreDescription) -> int:
         if name != INDEX_FILE:
             return int(json.loads(data)["shape"][0])
         with place.open(name) as file:
-            return 1 + max(pq.read_table(file, columns=["row"])["row"].to_pylist(), default=-1)
+            return 1 + max(read_parquet(file, columns=["row"])["row"].to_pylist(), default=-1)
     raise StoreError(
         f"store {place}: expected a whole index or array description, found none. Extract into "
         "another store."

@@ -18,6 +18,7 @@ import zarr
 from numpy.typing import NDArray
 
 from clare_cache.errors import StoreError
+from clare_cache.files import read_parquet
 from clare_cache.store.codecs import codec_of
 from clare_cache.store.encode import is_raw
 from clare_cache.store.mapped import MappedRows
@@ -71,7 +72,7 @@ class Store:
         """`image_id` and `row` of every image, in the order of rows."""
         try:
             with self.place.open(INDEX_FILE) as file:
-                return pq.read_table(file, filters=[("row", "<", self.n_rows)])
+                return read_parquet(file, rows=(0, self.n_rows))
         except (OSError, ValueError) as error:
             raise _damaged(self.place, error) from error
 
@@ -93,9 +94,8 @@ class Store:
 
     def rows_between(self, first: int, stop: int) -> dict[ImageId, int]:
         """Image → row, of the rows first to stop−1, reading only their part of the index."""
-        filters = [("row", ">=", first), ("row", "<", stop)]
         with self.place.open(INDEX_FILE) as file:
-            table = pq.read_table(file, filters=filters)
+            table = read_parquet(file, rows=(first, stop))
         return dict(zip(table["image_id"].to_pylist(), table["row"].to_pylist(), strict=True))
 
     @property
@@ -345,5 +345,5 @@ def _n_rows(index: BinaryIO) -> int:
     groups = [metadata.row_group(i).column(column) for i in range(metadata.num_row_groups)]
     highest = [g.statistics.max for g in groups if g.statistics and g.statistics.has_min_max]
     if len(highest) < len(groups):
-        highest = pq.read_table(index, columns=["row"])["row"].to_pylist()
+        highest = read_parquet(index, columns=["row"])["row"].to_pylist()
     return 1 + max(highest, default=-1)

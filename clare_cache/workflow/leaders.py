@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from clare_cache.evaluate import BOARD, chosen_runs, leaderboard, mean_over_seeds, read_config
+from clare_cache.files import read_frame
 from clare_cache.manifest import Manifest
 from clare_cache.recipe import read_recipe
 from clare_cache.train.runs import RECIPE_FILE
@@ -21,7 +22,7 @@ def score_chosen(
     Its runs are evaluated; no other member's test numbers are looked at. None where the manifest
     has no test split of the recipe.
     """
-    board = pd.read_parquet(out / f"{BOARD}.parquet")
+    board = read_frame(out / f"{BOARD}.parquet")
     runs = chosen_runs(board, out)
     config, recipe = read_config(runs[0]), read_recipe(runs[0] / RECIPE_FILE)
     there = set(Manifest.read(config["manifest"]).rows["split"])

@@ -1,7 +1,12 @@
 """Files that appear whole or not at all."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clare_cache import files
@@ -10,6 +15,7 @@ from clare_cache.files import (
     member_names,
     read_bytes_at,
     read_json,
+    read_parquet,
     split_member,
     sweep,
     write_json,
@@ -181,3 +187,32 @@ def test_each_of_many_tars_is_listed_once_in_whatever_order_images_are_read(tmp_
 )
 def test_where_a_tar_ends_and_its_member_begins(path, expected):
     assert split_member(path) == expected
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_rows_of_a_parquet_file_are_found_in_whatever_group_they_lie(tmp_path, statistics):
+    table = pa.table({"name": [f"n{k}" for k in range(40)], "row": range(40)})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, row_group_size=7, write_statistics=statistics)
+    for first, stop in ((0, 40), (5, 8), (6, 7), (14, 21), (30, 99), (50, 60), (3, 3)):
+        with path.open("rb") as file:
+            found = read_parquet(file, rows=(first, stop))
+        assert found.equals(table.slice(first, max(min(stop, 40) - first, 0)))
+    assert read_parquet(path, columns=["row"]).column_names == ["row"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_parquet_is_read_in_the_calling_thread(tmp_path):
+    """One of Arrow's own that still holds what Python owns aborts a process that ends."""
+    pq.write_table(pa.table({"row": range(40)}), tmp_path / "a.parquet", row_group_size=7)
+    script = """
+import os, sys
+import pyarrow.compute, pyarrow.parquet
+from clare_cache.files import read_frame, read_parquet
+before = os.listdir("/proc/self/task")
+with open(sys.argv[1], "rb") as file:
+    read_parquet(file, rows=(3, 20))
+read_frame(sys.argv[1])
+assert os.listdir("/proc/self/task") == before
+"""
+    subprocess.run([sys.executable, "-c", script, tmp_path / "a.parquet"], check=True)
