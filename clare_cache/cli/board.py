@@ -44,7 +44,7 @@ def show_forecast(passes: "Sequence[Forecast]", finished: Sequence[str]) -> None
 def show_plan(plan: "Plan") -> None:
     """What is there of a sweep that was begun before; nothing where all of it is new."""
     if plan.finished:
-        say(f"{count(len(plan.finished), 'head')} finished already, left as they are")
+        say(f"{count(len(plan.finished), 'head')} finished already, not trained again")
     if plan.going_on:
         say(
             f"{count(len(plan.going_on), 'head')} cut off before, going on: {_named(plan.going_on)}"

@@ -75,7 +75,7 @@ def test_a_sweep_that_was_cut_off_and_changed_says_what_becomes_of_each_head(cap
     many = tuple(f"rine-{n}" for n in range(8))
     show_plan(Plan(finished=("a", "b"), going_on=("c",), starting=many, waiting=("d",)))
     assert capsys.readouterr().err == (
-        "2 heads finished already, left as they are\n"
+        "2 heads finished already, not trained again\n"
         "1 head cut off before, going on: c\n"
         "8 heads from the start: rine-0, rine-1, rine-2, rine-3, rine-4, rine-5 and 2 more\n"
         "1 head cut off before and not asked for now, kept in .training below --out: d. "
