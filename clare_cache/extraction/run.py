@@ -120,6 +120,7 @@ def extract_features(
             f"{', '.join(made)}. Correct --features."
         )
     place = open_place(store).resolve()
+    clears = shard is None or shard[0] == 0  # one of the tasks of a job array is enough
     writer = _prepare(
         place,
         images,
@@ -127,8 +128,7 @@ def extract_features(
         views=views,
         block_rows=block_rows,
         codecs=codecs_by_array(codec, features),
-        # One of the tasks of a job array is enough.
-        clear=shard is None or shard[0] == 0,
+        clear=clears,
     )
     rows = writer.store.rows_of(list(images))
     order = np.argsort(rows)
@@ -160,9 +160,7 @@ def extract_features(
 
     work = BlockWork(
         store=place,
-        request=write_request(
-            place, rows, paths, clear=shard is None or shard[0] == 0, notes=notes
-        ),
+        request=write_request(place, rows, paths, clear=clears, notes=notes),
         root=Path(root).resolve(),
         views=tuple(views),
         features=tuple(features),
@@ -192,6 +190,8 @@ def extract_features(
     finally:
         if decode_in == "processes":
             executor.in_each(close_processes)
+    if found.blocks and clears:
+        writer.sweep_leftovers()  # of workers that died while others went on
     seconds["total"] = time.perf_counter() - began
     return ExtractReport(
         store=str(store),

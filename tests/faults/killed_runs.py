@@ -169,6 +169,6 @@ def content(store: Path) -> dict[str, Any]:
 def assert_same_store(found: Path, whole: Path) -> None:
     """Not a file more, not a file less, not a byte different."""
     left, right = content(found), content(whole)
-    assert left.keys() == right.keys()
+    assert left.keys() ^ right.keys() == set(), sorted(left.keys() ^ right.keys())
     assert [name for name in left if left[name] != right[name]] == []
     assert verify(open_store(found)) == []

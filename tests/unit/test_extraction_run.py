@@ -392,6 +392,19 @@ def test_a_block_that_another_run_has_done_is_not_done_again(store, root):
     assert report.n_failed == 0
 
 
+def test_what_a_worker_left_that_died_while_others_went_on_is_swept(store, root):
+    class OneDies(InProcess):
+        def run(self, work, blocks, *, on_images):
+            yield from super().run(work, blocks, on_images=on_images)
+            for folder in ("commits/clean/mean", "ledger/clean/mean"):
+                (store / folder).mkdir(parents=True, exist_ok=True)
+                (store / folder / ".0.0123abcd.partial.json").write_text("{")
+
+    images = write_images(root, 3)
+    extract(store, images, root, executor=OneDies())
+    assert list(store.rglob("*.partial*")) == []
+
+
 def test_one_decode_serves_every_view_and_each_view_its_own_picture(store, root, monkeypatch):
     images = write_images(root, 5)
     decoded = []
