@@ -331,8 +331,10 @@ def _counts_above(
     """Fakes and reals at or above each distinct score, descending, after a leading zero."""
     labels, scores = _checked(labels, scores)
     order = np.argsort(-scores, kind="stable")
+    scores = scores[order]
     weights = np.ones(len(scores)) if weights is None else weights[..., order]
-    is_last = np.append(np.diff(scores[order]) != 0, True)[: len(scores)]
+    # Compared, not subtracted: scores may be infinite.
+    is_last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]
     ends = np.append(0, np.flatnonzero(is_last) + 1)
     fakes, both = _running(weights * labels[order]), _running(weights)
     return fakes[..., ends], (both - fakes)[..., ends]

@@ -108,7 +108,7 @@ def _make(work: Work, block: int, on_images: OnImages) -> Any:
 
     try:
         return work.make(block, count)
-    except Exception:
+    except Exception:  # rule-ok: raised again
         on_images(-seen)
         raise
 

@@ -127,6 +127,12 @@ def test_oracle_tries_every_threshold_and_both_constant_answers() -> None:
     assert metrics.oracle_accuracy([1, 1, 1, 0], [0.1, 0.2, 0.3, 0.9]) == pytest.approx(3 / 4)
 
 
+def test_infinite_scores_are_ties_like_others() -> None:
+    labels, scores = [0, 1, 0, 1], [np.inf, np.inf, -np.inf, -np.inf]
+    assert metrics.oracle_accuracy(labels, scores) == 0.5
+    assert metrics.roc_auc(labels, scores) == metrics.average_precision(labels, scores) == 0.5
+
+
 def test_equal_error_rate_by_hand() -> None:
     assert metrics.equal_error_rate([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]) == 0.0
     assert metrics.equal_error_rate([0, 0, 1, 1], [0.8, 0.9, 0.1, 0.2]) == 1.0
